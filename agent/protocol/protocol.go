@@ -1,0 +1,77 @@
+package protocol
+
+import (
+	"bufio"
+	"context"
+	"log/slog"
+	"net"
+
+	"github.com/sallyport/sallyport/agent/credential"
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+// Protocol is a room. Serve speaks to one client until it or the target ends; it returns nil for an orderly end. It closes
+// client and whatever it dialled, and leaves no goroutine. ctx ends when the session must (revoked, agent stopping): then it
+// tells the client in its protocol and returns. context.Cause(ctx) is an *access.Denied where one can be told.
+type Protocol interface {
+	Serve(ctx context.Context, client net.Conn, s *Session) error
+}
+
+// Aside is implemented by rooms whose clients open connections that are not sessions, such as PostgreSQL's cancel request.
+// TakeAside looks at the first bytes (peeking only what it must); true means that it dealt with the connection. It may act
+// only on sessions that owner opened.
+type Aside interface {
+	TakeAside(ctx context.Context, client *bufio.Reader, owner Owner) (bool, error)
+}
+
+// Refuser tells a client, in the protocol's own words, why no session was opened. It reads what it must of the handshake,
+// at most a few kilobytes within the ctx's deadline, answers, and closes client.
+type Refuser interface {
+	Refuse(ctx context.Context, client net.Conn, d *access.Denied) error
+}
+
+// Owner tells one endpoint from all others: the endpoint's id and the thumbprint of the key that signed for it.
+type Owner struct{ Endpoint, Thumbprint string }
+
+// Gate is where a room asks. Check returns one permit per command, in order; on error, which is *access.Denied with Index
+// i, the permits before i are still valid (call Done on those that are not used). held is called at most once per command
+// that waits; Check then blocks until the verdict, the hold's expiry or the end of ctx. Check fills ID, Session and Seq.
+type Gate interface {
+	Check(ctx context.Context, cmds []access.Command, held func(access.HeldCommand)) ([]*gate.Permit, error)
+}
+
+// Session is one authorised use of one target by one client: data, the credential, Dial and Gate.
+type Session struct {
+	ID      access.SessionID
+	Target  access.TargetName
+	Lineage access.Lineage
+	Owner   Owner
+	Classes []access.Class // of the bundle, and the floor's: resolve them to columns from a catalogue snapshot
+	// Login is what the room logs in to the target with.
+	Login Login
+	// Verifier is what the client must prove on its leg; nil where the endpoint told its caller by other means (peer
+	// credentials on a socket that nobody else can reach).
+	Verifier *api.Verifier
+	// Dial reaches the target at the configured address, and nothing else. No TLS yet: that is the room's.
+	Dial func(ctx context.Context) (net.Conn, error)
+	Gate Gate
+	Log  *slog.Logger
+}
+
+// Login is the target's side of the agent's configuration.
+type Login struct {
+	User     string
+	Password credential.Secret
+	Database string // the only database where not empty
+	TLS      TLS
+}
+
+// TLS says how the target must prove itself.
+type TLS struct {
+	Mode       string // "disable" (loopback and unix sockets only), "verify-full", "pin"
+	ServerName string
+	CAFile     string
+	Pin        []byte // SHA-256 of the certificate's SubjectPublicKeyInfo
+}

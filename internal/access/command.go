@@ -1,0 +1,113 @@
+package access
+
+// ResourceKind says what a resource is; each room uses those of its protocol.
+type ResourceKind string
+
+// Kinds that the PostgreSQL room reports.
+const (
+	KindDatabase ResourceKind = "database" // name: the database
+	KindTable    ResourceKind = "table"    // name: schema.table, folded as the server folds it
+	KindFunction ResourceKind = "function" // name: schema.function or function
+	KindSetting  ResourceKind = "setting"  // name: the setting
+	KindHost     ResourceKind = "host"     // the server's operating system (COPY … PROGRAM, pg_read_file)
+)
+
+// Resource is what a command touches inside a target.
+type Resource struct {
+	Kind ResourceKind `json:"kind"`
+	Name string       `json:"name"`
+	// Columns that take part, sorted; empty means all of them.
+	Columns []string `json:"columns,omitempty"`
+}
+
+// Touch is one effect on one resource. The same command may touch many.
+type Touch struct {
+	Effect   Effect   `json:"effect"`
+	Resource Resource `json:"resource"`
+}
+
+// ClassUse says that values of a class of data (email, card…) take part in a command.
+type ClassUse struct {
+	Class string `json:"class"`
+	On    string `json:"on"` // schema.table.column
+	// Derived is true where the room cannot mask the class in this command: an expression, a view, COPY, a predicate…
+	// A derived use of a class that is not revealed is denied.
+	Derived bool   `json:"derived,omitempty"`
+	How     string `json:"how,omitempty"` // where it was met, in words for the refusal: "in an expression", "in WHERE"
+}
+
+// Param is one bound value of a prepared command.
+type Param struct {
+	Null  bool   `json:"null,omitempty"`
+	Value []byte `json:"value,omitempty"`
+}
+
+// Facts are what a room learnt about a command beside its touches. All of it is context for policy.
+type Facts struct {
+	HasWhere  bool     `json:"has_where"`            // every UPDATE and DELETE in it has a WHERE
+	Functions []string `json:"functions,omitempty"`  // names of functions called, sorted
+	RowLimit  int64    `json:"row_limit,omitempty"`  // constant LIMIT; 0 = none
+	InTxn     bool     `json:"in_txn"`               // a transaction block is open
+	Statement int      `json:"statements,omitempty"` // statements in the message
+}
+
+// State is the session state that gives a command's bytes their meaning. It is part of the digest.
+type State struct {
+	Database   string `json:"database,omitempty"`
+	Role       string `json:"role,omitempty"`
+	SearchPath string `json:"search_path,omitempty"`
+}
+
+// Command is the unit of decision: a statement, a prepare, an exec, a request.
+type Command struct {
+	ID      CommandID `json:"id"`      // set by the gate
+	Session SessionID `json:"session"` // set by the gate
+	Seq     uint64    `json:"seq"`     // set by the gate; 1, 2, 3… in a session
+	Verb    string    `json:"verb"`    // "SELECT", "UPDATE", "PREPARE": for display
+	// Text is the exact bytes; Normalised is the same with literals out, safe for events.
+	Text       string     `json:"text"`
+	Normalised string     `json:"normalised"`
+	Params     []Param    `json:"params,omitempty"`
+	Touches    []Touch    `json:"touches,omitempty"`
+	Classes    []ClassUse `json:"classes,omitempty"`
+	Facts      Facts      `json:"facts"`
+	State      State      `json:"state"`
+	// Complete is false where the room did not understand all of it; Why says what. Incomplete commands are denied
+	// unless a policy explicitly permits the effect "unknown".
+	Complete bool   `json:"complete"`
+	Why      string `json:"why,omitempty"`
+	// Prepare says that the statement is only prepared, nothing runs: a hold counts as allow, a deny denies.
+	Prepare bool `json:"prepare,omitempty"`
+	// Refused is set where the agent itself (room or floor) refuses: the broker stores the entry and denies.
+	Refused *Refusal `json:"refused,omitempty"`
+}
+
+// Refusal names the agent's own reason to refuse a command.
+type Refusal struct {
+	Rule string `json:"rule"` // "floor.deny-define", "postgres.copy-program"
+	Hint string `json:"hint"`
+}
+
+// Result is how a permitted command ended, as the room saw it.
+type Result struct {
+	Status   Status           `json:"status"`
+	Tag      string           `json:"tag,omitempty"` // the target's completion tag: "UPDATE 1"
+	Rows     int64            `json:"rows"`
+	Bytes    int64            `json:"bytes"` // to the client
+	Masked   map[string]int64 `json:"masked,omitempty"`
+	Error    string           `json:"error,omitempty"` // the target's error code (SQLSTATE), never its text
+	Duration int64            `json:"duration_us"`     // microseconds
+}
+
+// Status of an outcome.
+type Status string
+
+// The zero Status reads as "outcome unknown".
+const (
+	StatusUnknown   Status = ""
+	StatusOK        Status = "ok"
+	StatusError     Status = "error"     // the target answered an error
+	StatusCancelled Status = "cancelled" // the client cancelled
+	StatusLost      Status = "lost"      // the connection to the target or client broke
+	StatusUnused    Status = "unused"    // permitted, never forwarded
+)

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// Paths of functions/token and functions/enroll. Calls by a principal or actor carry "Authorization: DPoP <token>" and a
+// DPoP proof (RFC 9449); agents sign (RFC 9421).
+const (
+	PathDiscovery = "/.well-known/sallyport"
+	PathJWKS      = "/jwks.json"
+	PathToken     = "/token"  // RFC 8693 form: log in, delegate
+	PathRenew     = "/renew"  // a fresh token for the same node
+	PathTicket    = "/ticket" // relay ticket and nonce for one stream
+	PathRevoke    = "/revoke"
+	PathWhoami    = "/whoami"
+	PathCan       = "/can"    // served by decide: what would be decided, nothing stored, nothing runs
+	PathJoin      = "/join"   // an administrator makes a join token
+	PathEnroll    = "/enroll" // a new agent trades it for a certificate
+	PathRecertify = "/recertify"
+)
+
+// Discovery tells a client where everything is. It is public.
+type Discovery struct {
+	Issuer   string   `json:"issuer"`    // of our access tokens
+	OIDC     string   `json:"oidc"`      // issuer of the identity provider
+	ClientID string   `json:"client_id"` // at the provider, a public client
+	CA       string   `json:"ca"`        // PEM: signs agents' and relays' certificates
+	Relays   []string `json:"relays"`    // host:port
+	Console  string   `json:"console"`   // URL of the browser's pages
+}
+
+// GrantTypes and token types of PathToken (RFC 8693).
+const (
+	GrantExchange   = "urn:ietf:params:oauth:grant-type:token-exchange"
+	TypeIDToken     = "urn:ietf:params:oauth:token-type:id_token"
+	TypeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+)
+
+// TokenResponse answers PathToken and PathRenew.
+type TokenResponse struct {
+	AccessToken     string            `json:"access_token"`
+	IssuedTokenType string            `json:"issued_token_type"`
+	TokenType       string            `json:"token_type"` // "DPoP"
+	ExpiresIn       int               `json:"expires_in"` // seconds
+	GrantExpires    time.Time         `json:"grant_expires"`
+	Lineage         access.Lineage    `json:"lineage"`
+	Capability      access.Capability `json:"capability"`
+}
+
+// TicketRequest asks for the way to a target. Endpoint is a random id (32 bytes, base64url) that all streams of one
+// endpoint share, so that they reach one agent.
+type TicketRequest struct {
+	Target   access.TargetName `json:"target"`
+	Endpoint string            `json:"endpoint"`
+}
+
+// TicketResponse carries a relay ticket (JWT, aud=relay, 5 minutes, target and endpoint, no identity) and the nonce for the
+// proof, good once.
+type TicketResponse struct {
+	Ticket   string            `json:"ticket"`
+	Nonce    string            `json:"nonce"`
+	Relays   []string          `json:"relays"`
+	Protocol string            `json:"protocol"` // of the target, from the bundle's targets: "postgres"
+	Database string            `json:"database"` // display name of the default database, may be empty
+	Name     access.TargetName `json:"name"`
+}
+
+// RevokeRequest ends a node of a lineage and everything under it.
+type RevokeRequest struct {
+	Root   access.ActorID `json:"root"`
+	Actor  access.ActorID `json:"actor"` // == Root ends the whole login
+	Reason string         `json:"reason"`
+}
+
+// JoinRequest asks for a join token: single use, one hour. Administrators only.
+type JoinRequest struct {
+	Agent   access.AgentName    `json:"agent"`
+	Targets []access.TargetName `json:"targets"`
+}
+
+// JoinResponse carries the token, shown once.
+type JoinResponse struct {
+	JoinToken string    `json:"join_token"`
+	Expires   time.Time `json:"expires"`
+}
+
+// EnrollRequest trades a join token for a certificate. CSR is PEM; its key is the agent's own (P-256).
+type EnrollRequest struct {
+	JoinToken string `json:"join_token"`
+	CSR       string `json:"csr"`
+}
+
+// EnrollResponse carries the certificate: 24 hours, with URI names sallyport:agent:NAME and sallyport:target:NAME….
+type EnrollResponse struct {
+	Certificate string              `json:"certificate"` // PEM
+	CA          string              `json:"ca"`          // PEM
+	Agent       access.AgentName    `json:"agent"`
+	Targets     []access.TargetName `json:"targets"`
+	Relays      []string            `json:"relays"`
+}
+
+// CanRequest asks what would be decided for one effect on one resource.
+type CanRequest struct {
+	Target   access.TargetName `json:"target"`
+	Effect   access.Effect     `json:"effect"`
+	Resource access.Resource   `json:"resource"`
+	Database string            `json:"database,omitempty"`
+}

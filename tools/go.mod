@@ -1,0 +1,3 @@
+module github.com/sallyport/sallyport/tools
+
+go 1.26

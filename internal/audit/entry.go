@@ -96,13 +96,3 @@ func Link(prev string, id access.CommandID, seq uint64, digest string) string {
 	h.Write(n[:])
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
-
-// Key is where entries live in the audit table. minute is of the command id's (or, for entries without one, the entry's)
-// time; the shard spreads a minute over partitions: 0 where there is one.
-//
-//	PK  "2026-01-02T03:04#0"
-//	SK  "SESSION#000000000000001f#c" commands (a JSON array of consecutive entries, named after the first)
-//	    "SESSION#000000000000001f#o" an outcome; "#k" claim or withdrawal; "SESSION#!open", "SESSION#~close"
-//	    "-#ULID" entries of no session
-//
-// Every item's body is a JSON array of entries.

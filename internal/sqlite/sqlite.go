@@ -133,8 +133,7 @@ func (db *DB) Query(ctx context.Context, table, pk, prefix, cursor string, limit
 		return store.Page{}, fmt.Errorf("query %s: limit %d is not 1 to 1000", table, limit)
 	}
 	rows, err := db.read.QueryContext(ctx, "SELECT sk, version, expires, body FROM "+table+
-		" WHERE pk=? AND sk>=? AND sk>? AND substr(sk,1,?)=? ORDER BY sk LIMIT ?",
-		pk, prefix, cursor, len([]rune(prefix)), prefix, limit+1)
+		" WHERE pk=? AND sk>=? AND sk<? AND sk>? ORDER BY sk LIMIT ?", pk, prefix, prefix+"\U0010FFFF", cursor, limit+1)
 	if err != nil {
 		return store.Page{}, fmt.Errorf("query %s %s: %w", table, pk, err)
 	}

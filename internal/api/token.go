@@ -109,3 +109,40 @@ type CanRequest struct {
 	Resource access.Resource   `json:"resource"`
 	Database string            `json:"database,omitempty"`
 }
+
+// CanResponse answers CanRequest. Nothing of it is a permit.
+type CanResponse struct {
+	Decision access.Decision `json:"decision"`
+}
+
+// Whoami answers PathWhoami (GET).
+type Whoami struct {
+	Lineage      access.Lineage    `json:"lineage"`
+	Capability   access.Capability `json:"capability"`
+	TokenExpires time.Time         `json:"token_expires"`
+	GrantExpires time.Time         `json:"grant_expires"`
+	// Administrator and Auditor say which roles of the active bundle the principal has.
+	Administrator bool `json:"administrator,omitempty"`
+	Auditor       bool `json:"auditor,omitempty"`
+}
+
+// RecertifyRequest, signed by the agent, asks for a fresh certificate with the same names. CSR is PEM, for a new key.
+type RecertifyRequest struct {
+	CSR string `json:"csr"`
+}
+
+// Form fields of PathToken. GrantExchange with TypeIDToken logs in; with TypeAccessToken it delegates: the parent's token is
+// both the DPoP-bound authorization and FieldSubject, and FieldActor is token.SignKeyProof by the child's key.
+const (
+	FieldGrant       = "grant_type"
+	FieldSubject     = "subject_token"
+	FieldSubjectType = "subject_token_type"
+	FieldActor       = "actor_token"
+	FieldActorType   = "actor_token_type"
+	FieldSalt        = "login_salt" // of token.LoginNonce
+	FieldName        = "actor_name" // access.CheckName
+	FieldPurpose     = "purpose"    // 1 to 200 characters
+	FieldCapability  = "capability" // a Grantlet; repeated
+	FieldLife        = "actor_life" // seconds; absent: as long as the parent
+	TypeKeyProof     = "urn:sallyport:params:oauth:token-type:key-proof"
+)

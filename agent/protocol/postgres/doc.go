@@ -1,0 +1,20 @@
+// Package postgres is the room for PostgreSQL: it speaks the wire protocol 3.0 on both legs, turns each message that runs something
+// into an access.Command, asks the gate, forwards what was allowed and masks what comes back.
+// It refuses every message and every statement that it does not understand, names that would change what bytes mean (role, search
+// path, encoding), COPY, function calls by OID, replication and everything that would carry a protected value past the masks.
+//
+// Specification: PostgreSQL manual, "Frontend/Backend Protocol" (chapter 55), version 3.0; 3.2 is negotiated down.
+//
+// Client leg: SSLRequest and GSSENCRequest are answered N, because the stream already runs inside TLS 1.3 between endpoint and agent.
+// The client proves itself by SCRAM-SHA-256 where the session has a verifier. The names of user and database in the startup packet are
+// for display; what the room logs in with is the agent's configuration.
+//
+// Decisions: a simple Query message is one command, however many statements it holds. Parse is a command that only prepares. Bind is
+// the command that runs, with its parameters, and covers one Execute before the next Sync; every further Execute is a new command.
+// A denial outside a transaction is answered by the room alone; inside a transaction or a pipeline a constant that must fail goes to the target
+// in place of the denied text, and its error is rewritten, so that both sides agree on the state of the transaction.
+//
+// Known limits: one catalogue snapshot per session, taken at the start and after its own DDL; a table created later by somebody else
+// ends the session when its rows arrive. A Query message between Parse and Sync is refused. While a command is held the room reads at
+// most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
+package postgres

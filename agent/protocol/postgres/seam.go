@@ -1,0 +1,84 @@
+package postgres
+
+import (
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// This file is where the two halves of the room meet: the wire (serve, handshake, login, result, refuse, cancel) and the
+// facts (analyse, catalogue). Both sides are pure towards each other: no sockets in facts, no SQL in the wire.
+
+// origin is where a field of a RowDescription comes from; the zero table means an expression.
+type origin struct {
+	table  uint32 // pg_class.oid
+	column uint16 // pg_attribute.attnum; system columns are negative on the wire and wrap to >= 0x8000
+}
+
+// session is the state that gives a command's bytes their meaning. The wire keeps it; analyse only reads it.
+type session struct {
+	database   string
+	role       string
+	searchPath string // as current_setting('search_path') gives it
+	inTxn      bool   // a transaction block is open when the command runs
+	// prepared finds the text of a prepared statement by name: for EXECUTE and the like, where facts needs it.
+	prepared func(name string) (text string, ok bool)
+}
+
+// limits bound what analyse looks at; beyond them a command is refused, not cut.
+type limits struct {
+	text       int // bytes
+	depth      int // nesting
+	statements int // in one message
+}
+
+// defaultLimits follow the design: 1 MiB of text, 500 levels; 100 statements in a message is a script, not a command.
+var defaultLimits = limits{text: 1 << 20, depth: 500, statements: 100}
+
+// txnMove is what one statement does to the transaction block.
+type txnMove uint8
+
+const (
+	txnNone  txnMove = iota
+	txnBegin         // BEGIN, START TRANSACTION
+	txnEnd           // COMMIT, ROLLBACK, END, ABORT without CHAIN
+	txnOther         // SAVEPOINT, RELEASE, ROLLBACK TO, … AND CHAIN: the block stays open
+)
+
+// plan is what the wire must know about a command beside the question that goes to the gate.
+type plan struct {
+	statements int
+	txn        []txnMove // of each statement that moves the transaction, in order
+	// changesCatalogue asks for a new snapshot once the command has ended.
+	changesCatalogue bool
+	// mayDrift is true where the command can change role, search path or other state out of the wire's sight (a function that
+	// is not known): the wire reads them again afterwards and ends the session where they moved.
+	mayDrift bool
+	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
+	copyIn, copyOut bool
+}
+
+// What facts provides (analyse.go, catalogue.go):
+//
+//	loadCatalogue(run func(sql string) ([][]string, error), classes []access.Class) (*catalogue, error)
+//
+// takes a snapshot through run: one read-only statement at a time, every name qualified with pg_catalog (the search path is the
+// client's), no parameters, every value text and not NULL (coalesce). run goes through the extended protocol, so that a reload disturbs
+// neither the client's unnamed statement nor its transaction. At most 64 MiB of rows.
+//
+//	(*catalogue).class(o origin) (class, mask string, known bool)
+//
+// names the class of a result field and its masker; known is false where the table is not in the snapshot, or where the
+// table has classes and the column is not in the snapshot: the wire then ends the session. o.table is never 0.
+//
+//	analyse(text string, params []access.Param, st session, cat *catalogue, lim limits) (access.Command, plan)
+//
+// is pure, total and never panics. It fills Verb, Text, Normalised, Params, Touches, Classes, Facts, State, Complete, Why and
+// Refused; the wire sets Prepare. An empty text (or only comments) is complete and touches the database with effect read, because
+// drivers ping that way. A message of several statements of which one may drift, prepares, or changes the catalogue that a later one needs
+// is not complete.
+
+// commandOf is analyse with what the wire always adds: whether the statement is only prepared.
+func commandOf(text string, params []access.Param, st session, cat *catalogue, prepare bool) (access.Command, plan) {
+	c, p := analyse(text, params, st, cat, defaultLimits)
+	c.Prepare = prepare
+	return c, p
+}

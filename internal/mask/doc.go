@@ -1,0 +1,4 @@
+// Package mask changes protected values on their way to a client: e-mail addresses, card numbers and anything else to a shape that
+// still tells what kind of value it was. It refuses an unknown masker, a hash without a key, and to let any value through that it does
+// not recognise: those become "****".
+package mask

@@ -1,0 +1,215 @@
+// Package seal sequences new audit entries into the evidence log and signs its head.
+// It refuses to sign a head that is not committed, and to take an entry into the log twice or out of it again.
+package seal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// Config says where entries come from and where evidence goes. All fields are required but Now (nil: time.Now).
+type Config struct {
+	Items  store.Items  // the head lies in its registry table
+	Feed   store.Feed   // of the audit table
+	Blobs  store.Blobs  // segments and tiles, create-only
+	Heads  store.Heads  // the published checkpoint
+	Signer store.Signer // of checkpoints, used for nothing else
+	Origin string       // names the log, for example "sallyport.example.com/audit"
+	Now    func() time.Time
+}
+
+// Sealer appends to one log. Several may run at once: a compare-and-swap on the head decides.
+type Sealer struct{ Config }
+
+// New checks the configuration.
+func New(c Config) (*Sealer, error) {
+	if c.Items == nil || c.Feed == nil || c.Blobs == nil || c.Heads == nil || c.Signer == nil {
+		return nil, errors.New("seal: stores and signer are required")
+	}
+	if _, err := audit.VerifierKey(c.Origin, c.Signer.Public()); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Sealer{c}, nil
+}
+
+var headKey = store.Key{PK: "seal", SK: "head"}
+
+// head is the committed state of the log: what a checkpoint may be signed for.
+type head struct {
+	Size   int64     `json:"size"`
+	Root   tlog.Hash `json:"root"`
+	Cursor int64     `json:"cursor"` // of the feed: everything up to it is in the log
+}
+
+// Seal takes everything that the feed has into the log and publishes a checkpoint over it. Safe to call again after any
+// failure, at once or by another process.
+func (s *Sealer) Seal(ctx context.Context) (audit.Checkpoint, error) {
+	for {
+		h, version, err := s.load(ctx)
+		if err != nil {
+			return audit.Checkpoint{}, err
+		}
+		items, next, err := s.Feed.Since(ctx, store.Audit, h.Cursor, batch)
+		if err != nil {
+			return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)
+		}
+		if len(items) == 0 {
+			return s.publish(ctx, h)
+		}
+		if err := s.extend(ctx, h, version, items, next); err != nil && !errors.Is(err, errAgain) {
+			return audit.Checkpoint{}, err
+		}
+	}
+}
+
+// batch is how many items one step takes: at most 64 commands an item, so at most audit.MaxSegment entries.
+const batch = audit.MaxSegment / 64
+
+// errAgain means that another sealer was faster: start over from its head.
+var errAgain = errors.New("head moved")
+
+func (s *Sealer) load(ctx context.Context) (head, int64, error) {
+	it, err := s.Items.Get(ctx, store.Registry, headKey, true)
+	if errors.Is(err, store.ErrNotFound) {
+		root, err := tlog.TreeHash(0, nil)
+		return head{Root: root}, 0, err
+	}
+	if err != nil {
+		return head{}, 0, fmt.Errorf("seal: read head: %w", err)
+	}
+	var h head
+	if err := json.Unmarshal(it.Body, &h); err != nil {
+		return head{}, 0, fmt.Errorf("seal: read head: %w", err)
+	}
+	return h, it.Version, nil
+}
+
+// extend appends the items' entries: segment, tiles, then the head. A crash between leaves blobs that the next try finds.
+func (s *Sealer) extend(ctx context.Context, h head, version int64, items []store.Item, next int64) error {
+	leaves, counts, err := leavesOf(items)
+	if err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	name := audit.SegmentName(h.Size)
+	switch err := s.Blobs.Create(ctx, name, audit.Segment(leaves)); {
+	case errors.Is(err, store.ErrConflict):
+		// An earlier try, or another sealer, wrote this segment when the feed was shorter or longer: adopt what is there.
+		n, took, err := s.adopt(ctx, name, leaves, counts)
+		if err != nil {
+			return err
+		}
+		if leaves = leaves[:n]; took < len(items) {
+			if _, next, err = s.Feed.Since(ctx, store.Audit, h.Cursor, took); err != nil {
+				return fmt.Errorf("seal: %w", err)
+			}
+		}
+	case err != nil:
+		return fmt.Errorf("seal: write %s: %w", name, err)
+	}
+	root, err := audit.Tree{Blobs: s.Blobs, Size: h.Size}.Append(ctx, leaves)
+	if err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	body, err := json.Marshal(head{Size: h.Size + int64(len(leaves)), Root: root, Cursor: next})
+	if err != nil {
+		return fmt.Errorf("seal: encode head: %w", err)
+	}
+	err = s.Items.Put(ctx, store.Write{Table: store.Registry, Item: store.Item{Key: headKey, Body: body}, Cond: store.Cond{Version: version}})
+	if errors.Is(err, store.ErrConflict) {
+		return errAgain
+	}
+	if err != nil {
+		return fmt.Errorf("seal: commit head: %w", err)
+	}
+	return nil
+}
+
+func leavesOf(items []store.Item) (leaves [][]byte, counts []int, err error) {
+	for _, it := range items {
+		ls, err := audit.Leaves(it)
+		if err != nil {
+			return nil, nil, err
+		}
+		leaves = append(leaves, ls...)
+		counts = append(counts, len(ls))
+	}
+	return leaves, counts, nil
+}
+
+// adopt finds how many leaves, and items, an existing segment holds. It must be a beginning of what the feed says.
+func (s *Sealer) adopt(ctx context.Context, name string, leaves [][]byte, counts []int) (n, took int, err error) {
+	b, err := s.Blobs.Open(ctx, name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("seal: read %s: %w", name, err)
+	}
+	there, err := audit.SplitSegment(b)
+	if err != nil {
+		return 0, 0, fmt.Errorf("seal: read %s: %w", name, err)
+	}
+	for _, c := range counts {
+		if n == len(there) {
+			break
+		}
+		n, took = n+c, took+1
+	}
+	if n != len(there) {
+		// Longer than this batch of the feed, or cut within an item: the other sealer saw more. Its head will come, or ours fails loudly.
+		return 0, 0, fmt.Errorf("seal: %s holds %d entries, the feed has %d: %w", name, len(there), len(leaves), store.ErrConflict)
+	}
+	for i := range there {
+		if !bytes.Equal(there[i], leaves[i]) {
+			return 0, 0, fmt.Errorf("seal: %s entry %d is not what the feed has: %w", name, i, store.ErrConflict)
+		}
+	}
+	return n, took, nil
+}
+
+// publish signs the committed head, unless the published checkpoint is already over it.
+func (s *Sealer) publish(ctx context.Context, h head) (audit.Checkpoint, error) {
+	key, err := audit.VerifierKey(s.Origin, s.Signer.Public())
+	if err != nil {
+		return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)
+	}
+	old, err := s.Heads.Load(ctx, audit.CheckpointName)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		old = nil
+	case err != nil:
+		return audit.Checkpoint{}, fmt.Errorf("seal: read checkpoint: %w", err)
+	default:
+		c, err := audit.OpenCheckpoint(old, key)
+		if err != nil {
+			return audit.Checkpoint{}, fmt.Errorf("seal: published checkpoint: %w", err)
+		}
+		if c.Size > h.Size {
+			return c, nil // another sealer is ahead
+		}
+		if c.Size == h.Size {
+			if c.Root != h.Root {
+				return audit.Checkpoint{}, fmt.Errorf("seal: the published checkpoint over %d entries has another root than the head", c.Size)
+			}
+			return c, nil
+		}
+	}
+	c := audit.Checkpoint{Origin: s.Origin, Size: h.Size, Root: h.Root, Time: s.Now()}
+	signed, err := audit.SignCheckpoint(ctx, c, s.Signer)
+	if err != nil {
+		return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)
+	}
+	if err := s.Heads.Swap(ctx, audit.CheckpointName, old, signed); err != nil && !errors.Is(err, store.ErrConflict) {
+		return audit.Checkpoint{}, fmt.Errorf("seal: publish checkpoint: %w", err)
+	}
+	return c, nil
+}

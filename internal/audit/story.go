@@ -1,0 +1,185 @@
+package audit
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// thread is what the log holds of one session.
+type thread struct {
+	open, close *leaf
+	openAt      int64
+	closeAt     int64
+	commands    []int64 // indexes of the leaves
+}
+
+// sessions checks that every session's commands follow one another without a gap.
+func (v *verifier) sessions() {
+	threads := map[access.SessionID]*thread{}
+	var order []access.SessionID
+	for i := range v.leaves {
+		l := &v.leaves[i]
+		if l.bad != nil {
+			continue
+		}
+		v.r.Entries++
+		if l.entry.Session == "" {
+			continue
+		}
+		t := threads[l.entry.Session]
+		if t == nil {
+			t = &thread{}
+			threads[l.entry.Session] = t
+			order = append(order, l.entry.Session)
+		}
+		switch l.entry.Kind {
+		case KindOpen:
+			t.open, t.openAt = l, int64(i)
+		case KindClose:
+			t.close, t.closeAt = l, int64(i)
+		case KindCommand:
+			t.commands = append(t.commands, int64(i))
+		}
+	}
+	v.r.Sessions = len(threads)
+	for _, id := range order {
+		v.thread(id, threads[id])
+	}
+}
+
+func (v *verifier) thread(id access.SessionID, t *thread) {
+	if t.open == nil {
+		v.problem(Problem{Code: CodeChain, Index: -1, Session: id, What: fmt.Sprintf("session %s has entries but no opening", id)})
+	}
+	v.r.Commands += len(t.commands)
+	slices.SortFunc(t.commands, func(a, b int64) int {
+		x, y := v.leaves[a].entry.Seq, v.leaves[b].entry.Seq
+		return int(min(max(int64(x)-int64(y), -1), 1))
+	})
+	prev, want := FirstLink(id), uint64(1)
+	for _, i := range t.commands {
+		e := v.leaves[i].entry
+		if e.Seq != want {
+			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d follows command %d", id, e.Seq, want-1)
+			want = e.Seq
+		} else if e.Prev != prev {
+			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d is not chained to the one before it", id, e.Seq)
+		}
+		if e.Command == nil || e.Decision == nil {
+			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d has no body or decision", id, e.Seq)
+			prev, want = "", want+1
+			continue
+		}
+		prev, want = Link(e.Prev, access.CommandID(e.ID), e.Seq, e.Command.Digest), want+1
+	}
+	if t.close != nil {
+		switch e := t.close.entry; {
+		case e.Seq != want-1:
+			v.entryProblem(CodeChain, t.closeAt, *t.close, "session %s closed after %d commands, the log has %d", id, e.Seq, want-1)
+		case e.Prev != "" && e.Prev != prev: // a session closed as lost has no word of its agent
+			v.entryProblem(CodeChain, t.closeAt, *t.close, "session %s: its end is not chained to its last command", id)
+		}
+	}
+}
+
+// approvals checks that each claim was for the bytes that were held and approved, once, and that outcomes had leave.
+func (v *verifier) approvals() {
+	commands, verdicts := map[string]leaf{}, map[access.ApprovalID]leaf{}
+	claims := map[access.ApprovalID]int64{}
+	claimed, outcomes := map[string]bool{}, map[string]bool{}
+	for _, l := range v.leaves {
+		switch {
+		case l.bad != nil:
+		case l.entry.Kind == KindCommand:
+			commands[l.entry.ID] = l
+		case l.entry.Kind == KindVerdict && l.entry.Approval != nil:
+			verdicts[l.entry.Approval.ID] = l
+		}
+	}
+	for i, l := range v.leaves {
+		if l.bad != nil || l.entry.Kind != KindClaim {
+			continue
+		}
+		v.claim(int64(i), l, commands, verdicts, claims)
+		if d := l.entry.Decision; d != nil && d.Outcome == access.Allow {
+			claimed[l.entry.ID] = true
+		}
+	}
+	v.r.Approvals = len(claims)
+	for i, l := range v.leaves {
+		if l.bad != nil || l.entry.Kind != KindOutcome {
+			continue
+		}
+		outcomes[l.entry.ID] = true
+		c, ok := commands[l.entry.ID]
+		allowed := ok && c.entry.Decision != nil && c.entry.Decision.Outcome == access.Allow
+		if !allowed && !claimed[l.entry.ID] {
+			v.entryProblem(CodeApproval, int64(i), l, "an outcome of command %s, which nothing permitted", l.entry.ID)
+		}
+	}
+	for id, c := range commands {
+		if d := c.entry.Decision; (claimed[id] || d != nil && d.Outcome == access.Allow) && !outcomes[id] {
+			v.r.Unknown++
+		}
+	}
+}
+
+func (v *verifier) claim(i int64, l leaf, commands map[string]leaf, verdicts map[access.ApprovalID]leaf, claims map[access.ApprovalID]int64) {
+	a := l.entry.Approval
+	if a == nil {
+		v.entryProblem(CodeApproval, i, l, "a claim without an approval")
+		return
+	}
+	if first, twice := claims[a.ID]; twice {
+		v.entryProblem(CodeApproval, i, l, "approval %s was used a second time (first by entry %d)", a.ID, first)
+		return
+	}
+	claims[a.ID] = i
+	c, ok := commands[l.entry.ID]
+	if !ok || c.entry.Command == nil || c.entry.Decision == nil || c.entry.Decision.Approval != a.ID {
+		v.entryProblem(CodeApproval, i, l, "approval %s was used for a command that it was not made for", a.ID)
+		return
+	}
+	verdict, ok := verdicts[a.ID]
+	switch {
+	case !ok || verdict.entry.Approval.Status != "approved":
+		v.entryProblem(CodeApproval, i, l, "approval %s was used without a reviewer's yes in the log", a.ID)
+	case a.Digest != c.entry.Command.Digest || verdict.entry.Approval.Digest != c.entry.Command.Digest:
+		v.entryProblem(CodeApproval, i, l, "approval %s was for other bytes than those of command %s", a.ID, l.entry.ID)
+	}
+}
+
+// finish writes down what the run proved, and what no run can.
+func (v *verifier) finish() Report {
+	r := v.r
+	r.NotProven = []string{
+		"that the agent reported the commands' facts truthfully: it is trusted for what it read off the wire",
+		"that nothing ran past the gate: the network must leave no other way to the targets",
+		"what happened after the checkpoint: seal and verify again",
+	}
+	if v.c.Saved == nil {
+		r.NotProven = append(r.NotProven, "that the whole log was not replaced by one signed with the same key: keep a checkpoint elsewhere and pass --checkpoint")
+	}
+	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return a.Code - b.Code })
+	if len(r.Problems) > 0 {
+		r.Exit = r.Problems[0].Code
+		return r
+	}
+	r.OK = true
+	r.Proven = []string{
+		fmt.Sprintf("the checkpoint over %d entries is signed by the log's key", v.head.Size),
+		"every entry is, byte for byte, what was sealed, and none was removed",
+		fmt.Sprintf("%d commands of %d sessions follow one another without a gap", r.Commands, r.Sessions),
+		fmt.Sprintf("%d approvals were used, each once, for exactly the bytes that a reviewer approved", r.Approvals),
+		"every recorded outcome belongs to a command that was allowed",
+	}
+	if v.c.Rows != nil {
+		r.Proven = append(r.Proven, "the live audit table holds every sealed entry unchanged")
+	}
+	if v.c.Saved != nil {
+		r.Proven = append(r.Proven, "the log extends the saved checkpoint")
+	}
+	return r
+}

@@ -1,0 +1,496 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// Exit codes of verification, and kinds of problem. The smallest of several is the exit code.
+const (
+	CodeAltered    = 10 // something stored is not what was sealed
+	CodeRemoved    = 11 // something sealed is gone
+	CodeCheckpoint = 12 // no checkpoint, or not signed by the key
+	CodeChain      = 13 // a session's commands do not follow one another
+	CodeApproval   = 14 // an approval was not for these bytes, or was used twice, or an outcome has no permission
+)
+
+// VerifyConfig says what to verify. Blobs, Heads and Key are required.
+type VerifyConfig struct {
+	Blobs store.Blobs
+	Heads store.Heads
+	// Key is the log's verifier key, kept apart from the log by an auditor who does not trust its keeper.
+	Key string
+	// Rows is the live audit table, to be held against the log; nil verifies the log alone.
+	Rows store.Feed
+	// Saved is an earlier checkpoint that the auditor kept: nothing it covered may be gone.
+	Saved []byte
+}
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Code    int              `json:"code"`
+	Index   int64            `json:"index"` // in the log; -1 where it is about no entry
+	ID      string           `json:"id,omitempty"`
+	Kind    Kind             `json:"kind,omitempty"`
+	Session access.SessionID `json:"session,omitempty"`
+	What    string           `json:"what"`
+}
+
+// Report is what a verification found.
+type Report struct {
+	OK         bool           `json:"ok"`
+	Exit       int            `json:"exit"` // 0, or the smallest code of the problems
+	Checkpoint CheckpointView `json:"checkpoint"`
+	Entries    int64          `json:"entries"`
+	Unsealed   int64          `json:"unsealed"` // stored after the checkpoint: not proven yet
+	Sessions   int            `json:"sessions"`
+	Commands   int            `json:"commands"`
+	Approvals  int            `json:"approvals"` // claimed
+	Unknown    int            `json:"outcome_unknown"`
+	Proven     []string       `json:"proven"`
+	NotProven  []string       `json:"not_proven"`
+	Problems   []Problem      `json:"problems"`
+}
+
+// CheckpointView is a checkpoint for display.
+type CheckpointView struct {
+	Origin string `json:"origin"`
+	Size   int64  `json:"size"`
+	Root   string `json:"root"` // base64
+	Time   string `json:"time"`
+}
+
+// maxProblems bounds a report: a log of another origin would otherwise name every entry.
+const maxProblems = 1000
+
+type verifier struct {
+	c      VerifyConfig
+	r      Report
+	head   Checkpoint
+	leaves []leaf
+	hashes []tlog.Hash        // recomputed, by stored-hash index
+	sealed map[tlog.Hash]bool // of the leaves that are where the log has them
+	rows   map[tlog.Hash]leaf // of the live table
+}
+
+type leaf struct {
+	raw   []byte
+	hash  tlog.Hash
+	entry Entry
+	bad   error // it does not read as an entry
+}
+
+func newLeaf(raw []byte) leaf {
+	l := leaf{raw: raw, hash: tlog.RecordHash(raw)}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	l.bad = d.Decode(&l.entry)
+	return l
+}
+
+// Verify recomputes everything from the bytes. The error is for what could not be read at all; what is wrong is in the Report.
+func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
+	v := &verifier{c: c, sealed: map[tlog.Hash]bool{}, rows: map[tlog.Hash]leaf{}}
+	v.r.Problems, v.r.Proven = []Problem{}, []string{}
+	if !v.checkpoint(ctx) {
+		return v.finish(), nil
+	}
+	if err := v.readRows(ctx); err != nil {
+		return Report{}, err
+	}
+	if err := v.readSegments(ctx); err != nil {
+		return Report{}, err
+	}
+	if err := v.compareTiles(ctx); err != nil {
+		return Report{}, err
+	}
+	v.compareRoot()
+	v.compareSaved()
+	v.compareRows()
+	v.sessions()
+	v.approvals()
+	return v.finish(), nil
+}
+
+func (v *verifier) problem(p Problem) {
+	if len(v.r.Problems) < maxProblems {
+		v.r.Problems = append(v.r.Problems, p)
+	}
+}
+
+func (v *verifier) entryProblem(code int, index int64, l leaf, format string, args ...any) {
+	v.problem(Problem{Code: code, Index: index, ID: l.entry.ID, Kind: l.entry.Kind, Session: l.entry.Session, What: fmt.Sprintf(format, args...)})
+}
+
+func (v *verifier) checkpoint(ctx context.Context) bool {
+	b, err := v.c.Heads.Load(ctx, CheckpointName)
+	if err == nil {
+		v.head, err = OpenCheckpoint(b, v.c.Key)
+	}
+	if err != nil {
+		v.problem(Problem{Code: CodeCheckpoint, Index: -1, What: err.Error()})
+		return false
+	}
+	v.r.Checkpoint = CheckpointView{Origin: v.head.Origin, Size: v.head.Size, Root: v.head.Root.String(), Time: v.head.Time.UTC().Format("2006-01-02T15:04:05.000Z")}
+	return true
+}
+
+// readRows loads the live table, so that an entry missing from the log can be named.
+func (v *verifier) readRows(ctx context.Context) error {
+	if v.c.Rows == nil {
+		return nil
+	}
+	for after := int64(0); ; {
+		items, next, err := v.c.Rows.Since(ctx, store.Audit, after, 1000)
+		if err != nil {
+			v.problem(Problem{Code: CodeAltered, Index: -1, What: "the audit table cannot be read: " + err.Error()})
+			return nil
+		}
+		if len(items) == 0 {
+			return nil
+		}
+		for _, it := range items {
+			v.readRow(it)
+		}
+		after = next
+	}
+}
+
+func (v *verifier) readRow(it store.Item) {
+	leaves, err := Leaves(it)
+	if err != nil {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: "audit table: " + err.Error()})
+		return
+	}
+	for i, raw := range leaves {
+		l := newLeaf(raw)
+		v.rows[l.hash] = l
+		if k, err := Key(l.entry); i == 0 && (err != nil || k != it.Key) {
+			v.entryProblem(CodeAltered, -1, l, "audit table: entry %s lies under the key %s %s of another", l.entry.ID, it.PK, it.SK)
+		}
+	}
+}
+
+func (v *verifier) readSegments(ctx context.Context) error {
+	names, err := v.c.Blobs.List(ctx, SegmentPrefix)
+	if err != nil {
+		return fmt.Errorf("list segments: %w", err)
+	}
+	for _, name := range names {
+		first, err := segmentFirst(name)
+		if err != nil {
+			v.problem(Problem{Code: CodeAltered, Index: -1, What: err.Error()})
+			continue
+		}
+		if first >= v.head.Size {
+			continue // written, never committed: the next sealing adopts it
+		}
+		b, err := v.c.Blobs.Open(ctx, name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		v.pad(first, name)
+		lines, err := SplitSegment(b)
+		if err != nil {
+			last := Problem{Code: CodeAltered, Index: first, What: fmt.Sprintf("%s: %v", name, err)}
+			if n := len(lines); n > 0 { // the end of its last entry is what changed
+				l := newLeaf(lines[n-1])
+				last.Index, last.ID, last.Kind, last.Session = first+int64(n)-1, l.entry.ID, l.entry.Kind, l.entry.Session
+			}
+			v.problem(last)
+		}
+		for _, raw := range lines {
+			v.leaves = append(v.leaves, newLeaf(raw))
+		}
+	}
+	v.pad(v.head.Size, CheckpointName)
+	return nil
+}
+
+// pad marks where entries ought to be between segments. Their names come out when tiles and table are compared.
+func (v *verifier) pad(to int64, before string) {
+	if n := int64(len(v.leaves)); n > to {
+		v.problem(Problem{Code: CodeAltered, Index: to, What: fmt.Sprintf("%d entries more than there is room for before %s", n-to, before)})
+		v.leaves = v.leaves[:to]
+	}
+	for int64(len(v.leaves)) < to {
+		v.leaves = append(v.leaves, leaf{bad: errMissing})
+	}
+}
+
+var errMissing = errors.New("missing")
+
+// compareTiles holds every leaf against the sealed hash of its place and names what differs.
+func (v *verifier) compareTiles(ctx context.Context) error {
+	names, err := v.c.Blobs.List(ctx, TilePrefix)
+	if err != nil {
+		return fmt.Errorf("list tiles: %w", err)
+	}
+	if v.wholeLeaves() {
+		return v.compareEachTile(ctx, names)
+	}
+	want := make([]tlog.Hash, 0, v.head.Size)
+	for n := int64(0); n < v.head.Size; n += 1 << tileHeight {
+		t := tlog.Tile{H: tileHeight, N: n >> tileHeight, W: int(min(v.head.Size-n, 1<<tileHeight))}
+		b, err := v.c.Blobs.Open(ctx, tileName(t))
+		if err != nil || len(b) != t.W*tlog.HashSize {
+			v.problem(Problem{Code: CodeRemoved, Index: n, What: fmt.Sprintf("tile %s is not there whole", tileName(t))})
+			b = make([]byte, t.W*tlog.HashSize)
+		}
+		for i := range t.W {
+			want = append(want, tlog.Hash(b[i*tlog.HashSize:]))
+		}
+	}
+	v.align(want)
+	if err := v.recompute(want); err != nil {
+		return err
+	}
+	return v.compareEachTile(ctx, names)
+}
+
+// wholeLeaves says whether the entries alone add up to the signed root: then they are what was sealed, whatever the tiles say.
+func (v *verifier) wholeLeaves() bool {
+	own := make([]tlog.Hash, len(v.leaves))
+	for i, l := range v.leaves {
+		if l.bad != nil {
+			return false
+		}
+		own[i] = l.hash
+	}
+	if err := v.recompute(own); err != nil {
+		return false
+	}
+	if root, err := v.treeHash(v.head.Size); err != nil || root != v.head.Root {
+		return false
+	}
+	for _, h := range own {
+		v.sealed[h] = true
+	}
+	return true
+}
+
+func (v *verifier) compareEachTile(ctx context.Context, names []string) error {
+	for _, t := range tlog.NewTiles(tileHeight, 0, v.head.Size) {
+		if name := tileName(t); !slices.Contains(names, name) {
+			v.problem(Problem{Code: CodeRemoved, Index: -1, What: fmt.Sprintf("%s was removed", name)})
+		}
+	}
+	for _, name := range names {
+		b, err := v.c.Blobs.Open(ctx, name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		v.compareTile(name, b)
+	}
+	return nil
+}
+
+// align walks leaves and sealed hashes side by side. A removed line shifts what follows within its segment, so the walk looks
+// for the leaf's hash further on before it calls an entry altered.
+func (v *verifier) align(want []tlog.Hash) {
+	place := make(map[tlog.Hash]int64, len(want))
+	for i, h := range want {
+		place[h] = int64(i)
+	}
+	found := make([]*leaf, len(want))
+	var strangers []leaf
+	for i := range v.leaves {
+		l := v.leaves[i]
+		if errors.Is(l.bad, errMissing) {
+			continue
+		}
+		if at, ok := place[l.hash]; ok && found[at] == nil {
+			found[at] = &l
+			continue
+		}
+		strangers = append(strangers, l)
+	}
+	out := make([]leaf, len(want))
+	for i, h := range want {
+		if found[i] != nil {
+			out[i] = *found[i]
+			v.sealed[h] = true
+			continue
+		}
+		out[i] = leaf{bad: errMissing}
+		v.nameLoss(int64(i), h, &strangers)
+	}
+	for _, l := range strangers {
+		v.entryProblem(CodeAltered, -1, l, "an entry that was never sealed stands among the sealed ones: %.80q", l.raw)
+	}
+	v.leaves = out
+}
+
+// nameLoss tells an altered entry from a removed one: an altered one has left a stranger where it was.
+func (v *verifier) nameLoss(i int64, h tlog.Hash, strangers *[]leaf) {
+	row, inTable := v.rows[h]
+	at := slices.IndexFunc(*strangers, func(l leaf) bool {
+		return !inTable || l.entry.ID == row.entry.ID || near(l.raw, row.raw)
+	})
+	if at >= 0 {
+		l := (*strangers)[at]
+		*strangers = slices.Delete(*strangers, at, at+1)
+		if inTable {
+			l = row
+		}
+		v.entryProblem(CodeAltered, i, l, "entry %d (%s, %s) was altered after it was sealed", i, kindOf(l), idOf(l))
+		return
+	}
+	v.entryProblem(CodeRemoved, i, row, "entry %d (%s, %s) was removed after it was sealed", i, kindOf(row), idOf(row))
+}
+
+// near says that two lines of equal length differ in a few bytes: one was made from the other.
+func near(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	n := 0
+	for i := range a {
+		if a[i] != b[i] {
+			n++
+		}
+	}
+	return n <= 16
+}
+
+func kindOf(l leaf) string {
+	if l.entry.Kind == "" {
+		return "kind unknown"
+	}
+	return string(l.entry.Kind)
+}
+
+func idOf(l leaf) string {
+	if l.entry.ID == "" {
+		return "id unknown"
+	}
+	return "id " + l.entry.ID
+}
+
+// recompute builds all hashes from the sealed leaf hashes; where a leaf is whole, its hash is its own.
+func (v *verifier) recompute(want []tlog.Hash) error {
+	v.hashes = make([]tlog.Hash, 0, 2*len(want))
+	reader := tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(at))
+		for i, x := range at {
+			out[i] = v.hashes[x]
+		}
+		return out, nil
+	})
+	for i, h := range want {
+		hs, err := tlog.StoredHashesForRecordHash(int64(i), h, reader)
+		if err != nil {
+			return fmt.Errorf("recompute hashes: %w", err)
+		}
+		v.hashes = append(v.hashes, hs...)
+	}
+	return nil
+}
+
+func (v *verifier) treeHash(size int64) (tlog.Hash, error) {
+	return tlog.TreeHash(size, tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(at))
+		for i, x := range at {
+			if x >= int64(len(v.hashes)) {
+				return nil, errors.New("beyond the log")
+			}
+			out[i] = v.hashes[x]
+		}
+		return out, nil
+	}))
+}
+
+// compareTile holds one tile file, also a partial one of an earlier size, against the recomputed hashes.
+func (v *verifier) compareTile(name string, b []byte) {
+	t, err := tlog.ParseTilePath("tile/" + fmt.Sprint(tileHeight) + "/" + strings.TrimPrefix(name, TilePrefix))
+	if err != nil || tileName(t) != name {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("%s is not a tile of the log", name)})
+		return
+	}
+	if (t.N<<tileHeight+int64(t.W))<<(uint(t.L)*tileHeight) > v.head.Size {
+		return // of a sealing that was never committed
+	}
+	if len(b) != t.W*tlog.HashSize {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("%s has %d bytes", name, len(b))})
+		return
+	}
+	for i := range t.W {
+		h := v.hashes[tlog.StoredHashIndex(t.L*tileHeight, t.N<<tileHeight+int64(i))]
+		if h != tlog.Hash(b[i*tlog.HashSize:]) {
+			v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("%s: hash %d was altered", name, i)})
+		}
+	}
+}
+
+func (v *verifier) compareRoot() {
+	root, err := v.treeHash(v.head.Size)
+	if err != nil || root != v.head.Root {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: "the tiles' hashes do not add up to the signed root"})
+	}
+}
+
+func (v *verifier) compareSaved() {
+	if v.c.Saved == nil {
+		return
+	}
+	old, err := OpenCheckpoint(v.c.Saved, v.c.Key)
+	if err != nil {
+		v.problem(Problem{Code: CodeCheckpoint, Index: -1, What: "saved checkpoint: " + err.Error()})
+		return
+	}
+	if old.Size > v.head.Size {
+		v.problem(Problem{Code: CodeRemoved, Index: v.head.Size, What: fmt.Sprintf("the saved checkpoint covers %d entries, the log has %d", old.Size, v.head.Size)})
+		return
+	}
+	if root, err := v.treeHash(old.Size); err != nil || root != old.Root {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("the first %d entries are not those of the saved checkpoint", old.Size)})
+	}
+}
+
+// compareRows finds rows of the live table that were altered or removed since they were sealed.
+func (v *verifier) compareRows() {
+	if v.c.Rows == nil {
+		return
+	}
+	byID := map[string]int64{}
+	for i, l := range v.leaves {
+		if l.bad == nil {
+			byID[string(l.entry.Kind)+" "+l.entry.ID] = int64(i)
+		}
+	}
+	lost := map[int64]bool{}
+	for i, l := range v.leaves {
+		if _, ok := v.rows[l.hash]; !ok && l.bad == nil {
+			lost[int64(i)] = true
+		}
+	}
+	for h, row := range v.rows {
+		if v.sealed[h] {
+			continue
+		}
+		i, ok := byID[string(row.entry.Kind)+" "+row.entry.ID]
+		if !ok || !lost[i] {
+			if ok {
+				v.entryProblem(CodeAltered, i, row, "audit table: a second entry under the id of entry %d", i)
+				continue
+			}
+			v.r.Unsealed++
+			continue
+		}
+		delete(lost, i)
+		v.entryProblem(CodeAltered, i, v.leaves[i], "audit table: entry %d (%s, %s) was altered after it was sealed", i, kindOf(v.leaves[i]), idOf(v.leaves[i]))
+	}
+	for i := range lost {
+		v.entryProblem(CodeRemoved, i, v.leaves[i], "audit table: entry %d (%s, %s) was removed after it was sealed", i, kindOf(v.leaves[i]), idOf(v.leaves[i]))
+	}
+}

@@ -12,6 +12,7 @@ type Decision struct {
 	Seq         uint64       `json:"seq"`
 	Digest      string       `json:"digest"` // echoes the canonical digest of the command it answers
 	Outcome     Outcome      `json:"outcome"`
+	Code        string       `json:"code,omitempty"`    // of a denial: one of the Code constants; empty is CodeDenied
 	Rule        string       `json:"rule"`              // the rule that settled it: a policy's @id, or a built-in such as "default-deny"
 	Reasons     []string     `json:"reasons,omitempty"` // one per policy that took part
 	Hint        string       `json:"hint,omitempty"`    // what to do next, in a sentence

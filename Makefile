@@ -1,0 +1,97 @@
+# Everything that a person or CI does to this repository. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL    := go tool -modfile=tools/go.mod
+FUZZTIME ?= 10s
+
+# The agent links libpg_query (C), statically on Linux; everything else is pure Go.
+ifeq ($(shell go env GOOS),linux)
+AGENT_FLAGS := -tags netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
+else
+AGENT_FLAGS := -ldflags '$(LDFLAGS)'
+endif
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: deps build ## play the whole story on a real PostgreSQL, and leave nothing behind
+	@bin/demo
+
+.PHONY: dev
+dev: deps build ## the same system, staying up: prints what to try
+	@bin/demo --stay
+
+.PHONY: test
+test: deps-test build ## the whole test suite; installs the servers that it needs
+	go test -count=1 -timeout 20m ./...
+
+.PHONY: check
+check: deps-test fmt vet lint cover vuln ## what must hold before a change lands, tests apart
+
+.PHONY: build
+build: ## bin/sallyport, bin/sallyport-agent, bin/sallyport-relay, bin/demo
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sallyport ./cmd/sallyport-relay ./localstack/demo
+	@echo "building the agent (the first time compiles a C library: about two minutes)"
+	CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/ ./cmd/sallyport-agent
+
+.PHONY: build-lambda
+build-lambda: ## the functions as Lambda binaries, arm64 and amd64, without cgo
+	@for arch in arm64 amd64; do for f in functions/*/lambda; do \
+	  out=dist/$$arch/$$(basename $$(dirname $$f)); mkdir -p $$out; \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; \
+	  echo "$$out/bootstrap $$(stat -c %s $$out/bootstrap) bytes"; done; done
+
+.PHONY: fmt
+fmt: ## fail where gofmt would change something
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt: $$out"; exit 1; }
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: lint
+lint: ## golangci-lint, pinned in tools/go.mod
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: vuln
+vuln: ## govulncheck, pinned in tools/go.mod; says so where its database cannot be reached
+	@out=$$($(TOOL) govulncheck ./... 2>&1) && { echo "$$out" | tail -1; exit 0; } || code=$$?; \
+	if [ $$code -ne 3 ] && grep -qE 'vuln.go.dev|dial tcp|no such host|Forbidden' <<<"$$out"; then \
+	  echo "WARNING: govulncheck could not reach its database: vulnerabilities were NOT checked"; exit 0; fi; \
+	echo "$$out"; exit $$code
+
+# Deciding is pure: every line of it is run by a test.
+COVERED := ./internal/policy ./internal/approval ./agent/gate
+.PHONY: cover
+cover: ## policy, approval and gate are covered to 100 %
+	@for p in $(COVERED); do go test -count=1 -cover $$p | tee /dev/stderr | grep -q 'coverage: 100.0%' || { echo "$$p: not 100 %"; exit 1; }; done
+
+.PHONY: fuzz
+fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
+	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //' | sort -u); do \
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p | tail -1; done; done
+
+.PHONY: bench
+bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
+	@bin/demo --bench
+	go test -run '^$$' -bench . -benchtime 1s -count 1 ./internal/... ./agent/... ./functions/... ./tunnel/...
+
+.PHONY: deps
+deps: ## a C compiler, PostgreSQL and psql: by apt where that is possible, else says what to install
+	@localstack/scripts/prerequisites.sh demo
+
+.PHONY: deps-test
+deps-test: ## the same, and what the tests need beside (Chromium)
+	@localstack/scripts/prerequisites.sh test
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin build dist

@@ -1,0 +1,22 @@
+//go:build unix
+
+package embedded
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// lock keeps a second instance out of the directory, also after a kill -9: the kernel lets go of it.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // the lock is what failed
+		return nil, fmt.Errorf("%s is in use by another `sallyport dev`: stop it, or give another --dir", path)
+	}
+	return func() { _ = f.Close() }, nil
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium as well).
+# By apt as root or through sudo; elsewhere it says exactly what to install and fails.
+set -eu -o pipefail
+what=${1:-demo}
+
+have_server() { ls -d /usr/lib/postgresql/*/bin/initdb /opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; }
+have_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome || [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ]; }
+
+deb=() brew=() words=()
+command -v cc >/dev/null || command -v gcc >/dev/null || { deb+=(gcc libc6-dev); brew+=(); words+=("a C compiler (macOS: xcode-select --install)"); }
+have_server || { deb+=(postgresql); brew+=(postgresql@17); words+=("a PostgreSQL server, version 14 or newer"); }
+command -v psql >/dev/null || { deb+=(postgresql-client); brew+=(libpq); words+=("psql"); }
+if [ "$what" = test ]; then
+  have_browser >/dev/null || { deb+=(chromium); brew+=("--cask chromium"); words+=("Chromium"); }
+fi
+[ ${#words[@]} -eq 0 ] && exit 0
+
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then as_root="sudo"; else as_root="none"; fi
+fi
+if command -v apt-get >/dev/null && [ "$as_root" != none ]; then
+  echo "installing: ${deb[*]}"
+  # The packages' own servers stay off: only throw-away ones are started, on loopback.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
+    trap '$as_root rm -f $policy' EXIT
+  fi
+  $as_root apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${deb[@]}" >/dev/null
+  exit 0
+fi
+echo "missing: $(IFS=';'; echo "${words[*]}")" >&2
+if command -v brew >/dev/null; then
+  echo "install with: brew install ${brew[*]}" >&2
+else
+  echo "on Debian or Ubuntu, as root: apt-get install ${deb[*]}" >&2
+fi
+exit 1

@@ -13,8 +13,9 @@ const (
 	RootIdle   = 4 * time.Hour    // a login that nobody renews ends
 	RootMax    = 12 * time.Hour   // a login ends then whatever happens
 	MaxDepth   = 8                // actors below the principal
-	MaxToken   = 16 << 10         // bytes of a token in compact form: what HTTP servers commonly allow in a header line
-	Window     = 60 * time.Second // how far a proof's or call's time may be from ours
+	MaxToken   = 8 << 10          // bytes of a token in compact form: API Gateway takes 10,240 bytes of headers in all
+	Window     = 60 * time.Second // how far the time of a proof or call may be from ours
+	Skew       = 30 * time.Second // how far ahead of ours the clock of an issuer may be
 )
 
 // Claims are what an access token says. The zero Claims permit nothing.

@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
 )
 
 // Hello opens a stream: from an endpoint to its relay, and, without the ticket, from the relay to the agent.
@@ -82,4 +83,49 @@ func noEOF(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// ReadHello reads and checks a hello.
+func ReadHello(r io.Reader) (Hello, error) {
+	var h Hello
+	if err := ReadFrame(r, &h); err != nil {
+		return Hello{}, err
+	}
+	if h.V != Version {
+		return Hello{}, fmt.Errorf("%w: version %d, want %d", ErrFrame, h.V, Version)
+	}
+	if err := access.CheckName("target", string(h.Target)); err != nil {
+		return Hello{}, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	return h, nil
+}
+
+// ReadPreamble reads and checks a preamble. Its token and proof are not looked at.
+func ReadPreamble(r io.Reader) (api.Preamble, error) {
+	var p api.Preamble
+	if err := ReadFrame(r, &p); err != nil {
+		return api.Preamble{}, err
+	}
+	if p.V != Version {
+		return api.Preamble{}, fmt.Errorf("%w: version %d, want %d", ErrFrame, p.V, Version)
+	}
+	if p.Endpoint == "" || p.Token == "" || p.Proof == "" {
+		return api.Preamble{}, fmt.Errorf("%w: a preamble needs an endpoint, a token and a proof", ErrFrame)
+	}
+	return p, nil
+}
+
+// ReadWelcome reads an answer to a hello or preamble; a refusal is its *api.Error.
+func ReadWelcome(r io.Reader) error {
+	var w api.Welcome
+	if err := ReadFrame(r, &w); err != nil {
+		return err
+	}
+	if w.V != Version {
+		return fmt.Errorf("%w: version %d, want %d", ErrFrame, w.V, Version)
+	}
+	if w.Error != nil {
+		return w.Error
+	}
+	return nil
 }

@@ -1,0 +1,130 @@
+package decide
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// Bundles finds the active policy bundle. An error denies.
+type Bundles interface {
+	Active(ctx context.Context) (*policy.Bundle, error)
+}
+
+// Config is what New needs. All but Now and Log are required.
+type Config struct {
+	Items    store.Items
+	Bundles  Bundles
+	Verifier *token.Verifier
+	CA       *x509.Certificate // signs agents' certificates
+	StateKey []byte            // 32 bytes: seals session state and broker nonces
+	Console  string            // URL of the reviewer's pages, without a final slash: links are Console+"/approve/"+ID
+	Base     string            // the broker's own public URL, which callers' DPoP proofs name
+	Now      func() time.Time  // nil: time.Now
+	Log      *slog.Logger      // nil: nothing is logged
+}
+
+type decider struct {
+	Config
+	live    *live
+	classes classes
+}
+
+// New serves PathOpen, PathCheck, PathClaim and PathClose to agents, and PathCan to principals and actors.
+func New(c Config) (http.Handler, error) {
+	switch {
+	case c.Items == nil, c.Bundles == nil, c.Verifier == nil, c.CA == nil:
+		return nil, errors.New("decide: Items, Bundles, Verifier and CA are required")
+	case len(c.StateKey) != 32:
+		return nil, fmt.Errorf("decide: the state key has %d bytes, want 32", len(c.StateKey))
+	case c.Console == "" || c.Base == "":
+		return nil, errors.New("decide: Console and Base are required")
+	}
+	c.Console = strings.TrimSuffix(c.Console, "/")
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &decider{Config: c, live: newLive(maxLive)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+api.PathOpen, signed(d, d.open))
+	mux.HandleFunc("POST "+api.PathCheck, signed(d, d.check))
+	mux.HandleFunc("POST "+api.PathClaim, signed(d, d.claim))
+	mux.HandleFunc("POST "+api.PathClose, signed(d, d.close))
+	mux.HandleFunc("POST "+api.PathCan, d.can)
+	return mux, nil
+}
+
+// signed serves calls that an agent signs: authenticated and decoded strictly before anything else happens.
+func signed[In, Out any](d *decider, call func(context.Context, token.Agent, *In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		in := new(In)
+		agent, err := token.ReadAgent(r, d.CA, d.now(), in)
+		if err != nil {
+			api.Fail(w, d.Log, err)
+			return
+		}
+		out, err := call(r.Context(), agent, in)
+		if err != nil {
+			api.Fail(w, d.Log, err)
+			return
+		}
+		api.Write(w, out)
+	}
+}
+
+func (d *decider) now() time.Time { return d.Now().UTC() }
+
+// isCaller refuses a request that speaks for another agent than the one that signed it.
+func isCaller(agent token.Agent, named access.AgentName) error {
+	if agent.Name == "" || agent.Name != named {
+		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, named)
+	}
+	return nil
+}
+
+// noDecision is the answer where a store did not: the reason is logged, the caller learns that nothing may run.
+func (d *decider) noDecision(op string, err error) *api.Error {
+	d.Log.Error("no decision", "operation", op, "error", err)
+	return api.Because(api.ErrUnavailable, "nothing ran; ask again with the same command ids", "no decision: %s did not answer", op)
+}
+
+// refusal is err where it is one that may cross the boundary, and otherwise that no decision was reached.
+func (d *decider) refusal(op string, err error) *api.Error {
+	if e := (*api.Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	return d.noDecision(op, err)
+}
+
+// state opens a session's sealed state and binds it to the agent that signed the call: by the name that the CA gave it, so
+// that a renewed certificate goes on with its sessions, and by the target, which the certificate must still name.
+func (d *decider) state(agent token.Agent, id access.SessionID, raw string) (token.State, error) {
+	st, known := d.live.state(id, raw)
+	if !known {
+		var err error
+		if st, err = token.OpenState(d.StateKey, raw); err != nil {
+			return token.State{}, api.Because(api.ErrDenied, "open the session again", "session state is not ours: %v", err)
+		}
+	}
+	if st.Session != id || st.Agent != agent.Name {
+		return token.State{}, api.Because(api.ErrDenied, "", "session state belongs to another session or agent")
+	}
+	if !agent.Serves(st.Target) {
+		return token.State{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q any more", agent.Name, st.Target)
+	}
+	return st, nil
+}

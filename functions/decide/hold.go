@@ -1,0 +1,137 @@
+package decide
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/approval"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// hold prepares the approval that goes with a held command's entry, and completes the decision. taken says that an entry
+// is stored in the command's place already, so that a repeated question takes no second slot.
+func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decision) (taken bool, err error) {
+	_, err = p.Items.Get(ctx, store.Audit, p.key, true)
+	switch {
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, store.ErrNotFound):
+		return false, p.noDecision("the evidence", err)
+	}
+	h, ok := p.bundle.Hold(dec.HoldName)
+	if !ok {
+		dec.Outcome, dec.Obligations = access.Deny, nil
+		dec.Hint = fmt.Sprintf("the policy names a hold %q that it does not describe", dec.HoldName)
+		return false, nil
+	}
+	u, err := ulid.New(ulid.Timestamp(p.now), rand.Reader)
+	if err != nil {
+		return false, fmt.Errorf("approval id: %w", err)
+	}
+	id, expires := access.ApprovalID(u.String()), p.now.Add(h.Expires)
+	if p.state.Expires.Before(expires) {
+		expires = p.state.Expires // nobody could use it later
+	}
+	err = takeSlot(ctx, p.Items, p.state.Lineage.Root(), slot{Approval: id, Taken: p.now, Expires: expires})
+	if errors.Is(err, errNoSlot) {
+		dec.Outcome, dec.Code, dec.Rule, dec.Obligations, dec.HoldName = access.Deny, access.CodeBusy, api.RuleTooManyHolds, nil, ""
+		dec.Hint = fmt.Sprintf("%d commands of this login wait for reviewers: wait for them, or withdraw one", api.MaxHolds)
+		return false, nil
+	}
+	if err != nil {
+		return false, p.noDecision("the approvals", err)
+	}
+	dec.Approval, dec.Link, dec.Expires = id, p.Console+"/approve/"+string(id), expires
+	p.held = &approval.Record{
+		ID: id, Status: approval.Pending, Hold: h.Name, Session: cmd.Session, Command: cmd.ID, Seq: cmd.Seq, Digest: dec.Digest,
+		Target: p.state.Target, State: cmd.State, Verb: cmd.Verb, Normalised: cmd.Normalised, Text: cmd.Text, Params: cmd.Params,
+		Touches: cmd.Touches, Lineage: p.state.Lineage, Agent: p.state.Agent, Created: p.now, Expires: expires,
+		Reviewers: h.Reviewers, Bundle: p.bundle.Address,
+	}
+	return false, nil
+}
+
+// slot is one of a login's api.MaxHolds places for commands that wait.
+type slot struct {
+	Approval access.ApprovalID `json:"approval"`
+	Taken    time.Time         `json:"taken"`
+	Expires  time.Time         `json:"expires"`
+}
+
+var errNoSlot = errors.New("every slot is taken")
+
+// slotTries bounds the compare-and-swap: at most a batch of one login's sessions competes.
+const slotTries = 2 * api.MaxBatch
+
+// slotGrace is how long a slot is kept for an approval that is not there yet: its taker is about to store it.
+const slotGrace = time.Minute
+
+// takeSlot reserves a place before the approval is stored: a compare-and-swap per login keeps the number of waiting commands
+// exact however many processes ask. A place whose approval never came, or waits no more, is free again.
+func takeSlot(ctx context.Context, items store.Items, root access.ActorID, mine slot) error {
+	k := store.Key{PK: "holds#" + string(root), SK: "slots"}
+	for range slotTries {
+		var slots []slot
+		it, err := items.Get(ctx, store.Approvals, k, true)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("hold slots: %w", err)
+		}
+		if err == nil {
+			d := json.NewDecoder(bytes.NewReader(it.Body))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&slots); err != nil {
+				return fmt.Errorf("hold slots: %w", err)
+			}
+		}
+		slots = slices.DeleteFunc(slots, func(s slot) bool { return !mine.Taken.Before(s.Expires) })
+		if len(slots) >= api.MaxHolds {
+			if slots, err = waiting(ctx, items, slots, mine.Taken); err != nil {
+				return err
+			}
+		}
+		if len(slots) >= api.MaxHolds {
+			return errNoSlot
+		}
+		slots = append(slots, mine)
+		body, err := json.Marshal(slots)
+		if err != nil {
+			return fmt.Errorf("hold slots: %w", err)
+		}
+		latest := slices.MaxFunc(slots, func(a, b slot) int { return a.Expires.Compare(b.Expires) }).Expires
+		err = items.Put(ctx, store.Write{Table: store.Approvals, Cond: store.Cond{Version: it.Version},
+			Item: store.Item{Key: k, Expires: latest.Add(slotGrace).Truncate(time.Second), Body: body}})
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("hold slots: %w", store.ErrConflict)
+}
+
+// waiting keeps the slots whose approvals are pending, or are about to be stored.
+func waiting(ctx context.Context, items store.Items, slots []slot, now time.Time) ([]slot, error) {
+	var kept []slot
+	for _, s := range slots {
+		rec, _, err := approval.Get(ctx, items, s.Approval)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			if now.Sub(s.Taken) < slotGrace {
+				kept = append(kept, s)
+			}
+		case err != nil:
+			return nil, fmt.Errorf("hold slots: %w", err)
+		case rec.StatusAt(now) == approval.Pending:
+			kept = append(kept, s)
+		}
+	}
+	return kept, nil
+}

@@ -1,0 +1,214 @@
+package decide
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/session"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// maxSession is how long a session may last: a login lasts no longer either.
+const maxSession = token.RootMax
+
+// Limits of what an endpoint says of its client, which is for display only.
+const maxProgram = 256
+
+// open opens a session for a client that is there: it signed this very channel to this very agent.
+func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequest) (api.OpenResponse, error) {
+	if err := isCaller(agent, req.Agent); err != nil {
+		return api.OpenResponse{}, err
+	}
+	now := d.now()
+	if err := session.Fresh(string(req.Session), now); err != nil {
+		return api.OpenResponse{}, api.Because(api.ErrBadRequest, "set the clock of the agent's machine", "session %v", err)
+	}
+	if !agent.Serves(req.Target) {
+		return api.OpenResponse{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q", agent.Name, req.Target)
+	}
+	if len(req.Client.Program) > maxProgram {
+		return api.OpenResponse{}, api.Because(api.ErrBadRequest, "", "program name over %d bytes", maxProgram)
+	}
+	claims, nonce, err := d.present(agent, req, now)
+	if err != nil {
+		return api.OpenResponse{}, err
+	}
+	bundle, err := d.Bundles.Active(ctx)
+	if err != nil {
+		return api.OpenResponse{}, d.noDecision("the policy", err)
+	}
+	o := &opening{decider: d, agent: agent, req: req, claims: claims, bundle: bundle, now: now}
+	dec, err := o.rule(ctx)
+	if err != nil {
+		return api.OpenResponse{}, err
+	}
+	if dec.Outcome != access.Allow {
+		return api.OpenResponse{}, o.deny(ctx, dec)
+	}
+	// Only now the nonce is used up: what was refused for another reason leaves no trace of it.
+	if err := d.Items.Put(ctx, nonce); errors.Is(err, store.ErrConflict) {
+		return api.OpenResponse{}, api.Because(api.ErrDenied, "connect again", "the nonce was used before")
+	} else if err != nil {
+		return api.OpenResponse{}, d.noDecision("the nonces", err)
+	}
+	return o.store(ctx, dec)
+}
+
+// present verifies, without any store, that the token's holder signed this channel. It returns the write that uses up the nonce.
+func (d *decider) present(agent token.Agent, req *api.OpenRequest, now time.Time) (token.Claims, store.Write, error) {
+	refuse := func(kind *api.Error, format string, args ...any) (token.Claims, store.Write, error) {
+		return token.Claims{}, store.Write{}, api.Because(kind, "connect again", format, args...)
+	}
+	claims, err := d.Verifier.Access(req.Token, now)
+	if err != nil {
+		return refuse(api.ErrLogin, "access token: %v", err)
+	}
+	proof, jkt, err := token.VerifyProof(req.Proof, now)
+	if err != nil {
+		return refuse(api.ErrDenied, "session proof: %v", err)
+	}
+	switch {
+	case jkt == "" || jkt != claims.Thumbprint:
+		return refuse(api.ErrDenied, "the session proof is not by the key that the token is bound to")
+	case proof.TokenHash != token.HashToken(req.Token):
+		return refuse(api.ErrDenied, "the session proof is for another token")
+	case proof.Target != req.Target:
+		return refuse(api.ErrDenied, "the session proof is for target %q", proof.Target)
+	case proof.AgentKey == "" || proof.AgentKey != agent.Thumbprint:
+		return refuse(api.ErrDenied, "the session proof is for another agent's key")
+	case len(req.Exporter) != 32 || subtle.ConstantTimeCompare(proof.Exporter, req.Exporter) != 1:
+		return refuse(api.ErrDenied, "the session proof is for another channel")
+	}
+	nonce, err := token.CheckNonce(d.StateKey, proof.Nonce, jkt, req.Target, proof.Endpoint, now)
+	if err != nil {
+		return refuse(api.ErrDenied, "nonce: %v", err)
+	}
+	return claims, nonce, nil
+}
+
+// opening is one call of open whose caller is known.
+type opening struct {
+	*decider
+	agent  token.Agent
+	req    *api.OpenRequest
+	claims token.Claims
+	bundle *policy.Bundle
+	now    time.Time
+}
+
+// rule decides: the lineage is alive, the target is in the policy, and policy permits to connect.
+func (o *opening) rule(ctx context.Context) (access.Decision, error) {
+	dec := access.Decision{}
+	lineage := o.claims.Lineage()
+	r := roots{items: o.Items}
+	err := r.alive(ctx, lineage, o.now)
+	if e := (*api.Error)(nil); errors.As(err, &e) {
+		dec.Code, dec.Rule, dec.Reasons, dec.Hint = access.CodeRevoked, api.RuleRevoked, []string{e.Message}, e.Hint
+		if errors.Is(e, api.ErrLogin) {
+			dec.Rule = api.RuleLoginExpired
+		}
+		return dec, nil
+	}
+	if err != nil {
+		return dec, o.noDecision("the lineage", err)
+	}
+	if _, ok := o.bundle.Target(o.req.Target); !ok {
+		dec.Rule, dec.Hint = policy.RuleUnknownTarget, fmt.Sprintf("target %q is not in the policy's targets", o.req.Target)
+		return dec, nil
+	}
+	v := policy.Connect(o.bundle, policy.Request{Target: o.req.Target, Agent: o.agent.Name, Lineage: lineage,
+		Capability: o.claims.Capability, Now: o.now})
+	return access.Decision{Outcome: v.Outcome, Code: v.Code, Rule: v.Rule, Reasons: v.Reasons, Hint: v.Hint, Obligations: v.Obligations}, nil
+}
+
+func (o *opening) entry(dec access.Decision) audit.Entry {
+	lineage := o.claims.Lineage()
+	return audit.Entry{V: 1, Kind: audit.KindOpen, ID: string(o.req.Session), Time: o.now, Agent: o.agent.Name, Session: o.req.Session,
+		Target: o.req.Target, Lineage: &lineage, Decision: &dec, Note: map[string]string{"program": o.req.Client.Program, "bundle": o.bundle.Address}}
+}
+
+// deny stores the refusal and answers it. A hold cannot be waited for before there is a session: it denies.
+func (o *opening) deny(ctx context.Context, dec access.Decision) error {
+	if dec.Outcome == access.Hold {
+		dec.Hint = "sessions cannot be held for approval; commands can"
+	}
+	dec.Outcome = access.Deny
+	w, err := audit.Put(o.entry(dec))
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	// A conflict means that an attempt under this id is stored already, and it is no session that this call opened.
+	if err := o.Items.Put(ctx, w); err != nil && !errors.Is(err, store.ErrConflict) {
+		return o.noDecision("the evidence", err)
+	}
+	kind := api.ErrDenied
+	switch dec.Rule {
+	case api.RuleRevoked:
+		kind = api.ErrRevoked
+	case api.RuleLoginExpired:
+		kind = api.ErrLogin
+	}
+	return api.Because(kind, dec.Hint, "target %q: denied by rule %q", o.req.Target, dec.Rule)
+}
+
+// store makes the session: its first entry and its record, both or neither.
+func (o *opening) store(ctx context.Context, dec access.Decision) (api.OpenResponse, error) {
+	st := token.State{
+		Session: o.req.Session, Agent: o.agent.Name, AgentKey: o.agent.Thumbprint, Target: o.req.Target,
+		Lineage: o.claims.Lineage(), Capability: o.claims.Capability, Thumbprint: o.claims.Thumbprint,
+		Opened: o.now, Expires: o.now.Add(maxSession), DigestKey: make([]byte, 32), DataKey: make([]byte, 32), Bundle: o.bundle.Address,
+	}
+	if end := o.claims.GrantExpires; end.Before(st.Expires) {
+		st.Expires = end
+	}
+	_, _ = rand.Read(st.DigestKey) // never fails: the runtime ends the process first
+	_, _ = rand.Read(st.DataKey)
+	sealed, err := token.SealState(o.StateKey, st)
+	if err != nil {
+		return api.OpenResponse{}, fmt.Errorf("open: %w", err)
+	}
+	entry, err := audit.Put(o.entry(dec))
+	if err != nil {
+		return api.OpenResponse{}, fmt.Errorf("open: %w", err)
+	}
+	record, err := session.Put(session.Record{
+		ID: st.Session, Agent: st.Agent, Target: st.Target, Lineage: st.Lineage, Client: o.req.Client, State: sealed,
+		Bundle: st.Bundle, Opened: st.Opened, Expires: st.Expires, Status: session.Open,
+	}, store.Cond{})
+	if err != nil {
+		return api.OpenResponse{}, fmt.Errorf("open: %w", err)
+	}
+	err = o.Items.Transact(ctx, record, entry)
+	if errors.Is(err, store.ErrConflict) {
+		return api.OpenResponse{}, api.Because(api.ErrConflict, "connect again", "session %s was opened, refused or ended before", st.Session)
+	}
+	if err != nil {
+		return api.OpenResponse{}, o.noDecision("the evidence", err)
+	}
+	o.classes.same(st.Bundle, o.bundle)
+	if err := o.remember(ctx, st, sealed); err != nil {
+		return api.OpenResponse{}, err
+	}
+	return api.OpenResponse{Session: st.Session, State: sealed, DigestKey: st.DigestKey, Lineage: st.Lineage,
+		Classes: o.bundle.Classes, Bundle: st.Bundle, Expires: st.Expires}, nil
+}
+
+// remember spares the first check of the session a look at the record that was just written.
+func (o *opening) remember(ctx context.Context, st token.State, sealed string) error {
+	s, err := o.live.enter(ctx, st, sealed)
+	if err != nil {
+		return o.noDecision("the session's turn", err)
+	}
+	defer o.live.leave(s)
+	s.looked = time.Now()
+	return nil
+}

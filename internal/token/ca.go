@@ -42,6 +42,7 @@ func URITarget(t access.TargetName) string { return uriTarget + string(t) }
 // Lives of certificates, and how far back they begin, for clocks that differ.
 const (
 	CertificateLife = 24 * time.Hour
+	ServerLife      = 30 * 24 * time.Hour // a relay's or embedded broker's: made anew at a start or by hand
 	caLife          = 10 * 365 * 24 * time.Hour
 	backdate        = 5 * time.Minute
 	MaxTargets      = 64 // an agent's certificate travels with every call and handshake
@@ -217,7 +218,7 @@ func (c *CA) IssueAgent(ctx context.Context, csr *x509.CertificateRequest, name 
 		Subject: pkix.Name{CommonName: string(name)}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
-	der, err = c.issue(ctx, t, key, uris, now)
+	der, err = c.issue(ctx, t, key, uris, CertificateLife, now)
 	if err != nil {
 		return nil, fmt.Errorf("agent certificate: %w", err)
 	}
@@ -236,7 +237,7 @@ type ServerNames struct {
 	IPs []net.IP
 }
 
-// IssueServer signs a server's certificate for 24 hours.
+// IssueServer signs a server's certificate for ServerLife.
 func (c *CA) IssueServer(ctx context.Context, pub *ecdsa.PublicKey, names ServerNames, now time.Time) (der []byte, err error) {
 	if names.URI != URIRelay && names.URI != URIBroker {
 		return nil, fmt.Errorf("server certificate: name %q is not known", names.URI)
@@ -248,19 +249,19 @@ func (c *CA) IssueServer(ctx context.Context, pub *ecdsa.PublicKey, names Server
 		Subject: pkix.Name{CommonName: names.URI}, DNSNames: names.DNS, IPAddresses: names.IPs, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err = c.issue(ctx, t, pub, []string{names.URI}, now)
+	der, err = c.issue(ctx, t, pub, []string{names.URI}, ServerLife, now)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
 	return der, nil
 }
 
-func (c *CA) issue(ctx context.Context, t *x509.Certificate, pub *ecdsa.PublicKey, uris []string, now time.Time) ([]byte, error) {
+func (c *CA) issue(ctx context.Context, t *x509.Certificate, pub *ecdsa.PublicKey, uris []string, life time.Duration, now time.Time) ([]byte, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
 	}
-	t.SerialNumber, t.NotBefore, t.NotAfter, t.BasicConstraintsValid = serial, now.Add(-backdate), now.Add(CertificateLife), true
+	t.SerialNumber, t.NotBefore, t.NotAfter, t.BasicConstraintsValid = serial, now.Add(-backdate), now.Add(life), true
 	for _, s := range uris {
 		u, err := url.Parse(s)
 		if err != nil {

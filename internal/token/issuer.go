@@ -39,7 +39,7 @@ type accessClaims struct {
 	Groups    []string `json:"groups,omitempty"`
 	Cap       []string `json:"cap"`
 	Assurance int      `json:"asr"`
-	AuthTime  int64    `json:"auth_time"`
+	AuthTime  int64    `json:"auth_time,omitempty"` // 0: the provider did not say
 	GrantEnds int64    `json:"gexp"`
 	Confirm   cnf      `json:"cnf"`
 }
@@ -87,7 +87,10 @@ func (i *Issuer) Access(ctx context.Context, c Claims) (string, error) {
 	w := accessClaims{
 		Issuer: i.iss, Audience: audienceBroker, Subject: c.Principal, IssuedAt: c.Issued.Unix(), Expires: c.Expires.Unix(), ID: c.ID, Epoch: i.epoch,
 		Root: string(c.Lineage().Root()), Depth: c.Lineage().Depth(), Act: actOf(c.Path), Groups: c.Groups, Cap: make([]string, 0, len(c.Capability)),
-		Assurance: int(c.Assurance), AuthTime: c.AuthTime.Unix(), GrantEnds: c.GrantExpires.Unix(), Confirm: cnf{c.Thumbprint},
+		Assurance: int(c.Assurance), GrantEnds: c.GrantExpires.Unix(), Confirm: cnf{c.Thumbprint},
+	}
+	if !c.AuthTime.IsZero() {
+		w.AuthTime = c.AuthTime.Unix()
 	}
 	for _, n := range c.Path {
 		w.Path = append(w.Path, node{string(n.ID), n.Name, n.Purpose})
@@ -222,8 +225,11 @@ func (w accessClaims) claims() (Claims, error) {
 		return Claims{}, errors.New("outlives its grant")
 	}
 	c := Claims{
-		ID: w.ID, Principal: w.Subject, Groups: w.Groups, Assurance: access.Assurance(w.Assurance), AuthTime: time.Unix(w.AuthTime, 0).UTC(),
+		ID: w.ID, Principal: w.Subject, Groups: w.Groups, Assurance: access.Assurance(w.Assurance),
 		Thumbprint: w.Confirm.Thumbprint, Issued: time.Unix(w.IssuedAt, 0).UTC(), Expires: time.Unix(w.Expires, 0).UTC(), GrantExpires: time.Unix(w.GrantEnds, 0).UTC(),
+	}
+	if w.AuthTime != 0 {
+		c.AuthTime = time.Unix(w.AuthTime, 0).UTC()
 	}
 	seen := make(map[string]bool, len(w.Path))
 	for i, n := range w.Path {

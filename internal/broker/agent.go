@@ -1,0 +1,118 @@
+package broker
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// AgentConfig says which agent calls.
+type AgentConfig struct {
+	URL         string                          // as for ActorConfig
+	Certificate func() (tls.Certificate, error) // the current one, with its Leaf and an *ecdsa.PrivateKey; asked at every call
+	Now         func() time.Time                // nil: time.Now
+}
+
+// Agent is an enrolled agent that calls the broker; every call is signed by its key (RFC 9421).
+type Agent struct {
+	caller      caller
+	certificate func() (tls.Certificate, error)
+	now         func() time.Time
+}
+
+// NewAgent makes the client. It holds connections: one for a process is enough.
+func NewAgent(c AgentConfig) (*Agent, error) {
+	if c.Certificate == nil {
+		return nil, errors.New("broker client: no certificate")
+	}
+	call, err := newCaller(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{caller: call, certificate: c.Certificate, now: c.Now}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	return a, nil
+}
+
+// CloseIdle closes the connections that wait for a next call.
+func (a *Agent) CloseIdle() { a.caller.http.CloseIdleConnections() }
+
+// Open asks for a session.
+func (a *Agent) Open(ctx context.Context, r api.OpenRequest) (api.OpenResponse, error) {
+	var out api.OpenResponse
+	return out, a.post(ctx, api.PathOpen, r, &out)
+}
+
+// Check asks for decisions.
+func (a *Agent) Check(ctx context.Context, r api.CheckRequest) (api.CheckResponse, error) {
+	var out api.CheckResponse
+	return out, a.post(ctx, api.PathCheck, r, &out)
+}
+
+// Claim uses an approval, or withdraws the held command.
+func (a *Agent) Claim(ctx context.Context, r api.ClaimRequest) (api.ClaimResponse, error) {
+	var out api.ClaimResponse
+	return out, a.post(ctx, api.PathClaim, r, &out)
+}
+
+// Close ends a session in order.
+func (a *Agent) Close(ctx context.Context, r api.CloseRequest) error {
+	return a.post(ctx, api.PathClose, r, nil)
+}
+
+// Changes asks what a live agent must know.
+func (a *Agent) Changes(ctx context.Context, r api.ChangesRequest) (api.ChangesResponse, error) {
+	var out api.ChangesResponse
+	return out, a.post(ctx, api.PathChanges, r, &out)
+}
+
+// Record delivers outcomes; sending them again does no harm.
+func (a *Agent) Record(ctx context.Context, r api.RecordRequest) error {
+	return a.post(ctx, api.PathRecord, r, nil)
+}
+
+// Recertify trades a CSR for a fresh certificate with the same names.
+func (a *Agent) Recertify(ctx context.Context, r api.RecertifyRequest) (api.EnrollResponse, error) {
+	var out api.EnrollResponse
+	return out, a.post(ctx, api.PathRecertify, r, &out)
+}
+
+func (a *Agent) post(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("call broker: encode: %w", err)
+	}
+	req, err := a.caller.request(ctx, http.MethodPost, path, body, "application/json")
+	if err != nil {
+		return err
+	}
+	cert, err := a.certificate()
+	if err != nil {
+		return fmt.Errorf("call broker: %w", err)
+	}
+	key, ok := cert.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok || cert.Leaf == nil {
+		return errors.New("call broker: the agent's certificate has no leaf or no ECDSA key")
+	}
+	if err := token.SignAgent(req, body, cert.Leaf, key, a.now()); err != nil {
+		return fmt.Errorf("call broker: %w", err)
+	}
+	// What an agent asks is idempotent: the transport may send it again when a kept connection turns out to be closed. The empty value
+	// says so to net/http and is not sent.
+	req.Header["Idempotency-Key"] = nil
+	answer, err := a.caller.send(req)
+	if err != nil {
+		return err
+	}
+	return decode(answer, out)
+}

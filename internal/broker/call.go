@@ -1,0 +1,90 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+// caller sends one request and reads one answer.
+type caller struct {
+	address
+	http *http.Client
+}
+
+func newCaller(url string) (caller, error) {
+	a, err := parseAddress(url)
+	if err != nil {
+		return caller{}, err
+	}
+	return caller{address: a, http: a.client()}, nil
+}
+
+// request makes the request for a path of the broker; the body is given twice because signing covers it.
+func (c caller) request(ctx context.Context, method, path string, body []byte, contentType string) (*http.Request, error) {
+	var r io.Reader
+	if body != nil {
+		r = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, r)
+	if err != nil {
+		return nil, fmt.Errorf("call broker: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	req.Header.Set("Accept", "application/json")
+	return req, nil
+}
+
+// send returns the body of a 2xx answer, or the broker's *api.Error, or an error of the network.
+func (c caller) send(req *http.Request) ([]byte, error) {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("call broker: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end, or abandoned
+	body, err := io.ReadAll(io.LimitReader(resp.Body, api.MaxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("call broker: read answer: %w", err)
+	}
+	if len(body) > api.MaxBody {
+		return nil, fmt.Errorf("call broker: the answer is over %d bytes", api.MaxBody)
+	}
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return body, nil
+	}
+	return nil, failure(resp.StatusCode, body)
+}
+
+// failure reads an answer that is not 2xx. Only a code of ours whose status is the answer's counts: something between us and the
+// broker may answer too.
+func failure(status int, body []byte) error {
+	e := new(api.Error)
+	if err := decode(body, e); err == nil && e.Code != "" && e.Status() == status {
+		return e
+	}
+	return fmt.Errorf("call broker: it answered with HTTP status %d and nothing that we understand", status)
+}
+
+// decode reads exactly one JSON value without unknown fields. out nil takes any answer.
+func decode(body []byte, out any) error {
+	if out == nil {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(out); err != nil {
+		return fmt.Errorf("broker's answer: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("broker's answer: something follows the JSON value")
+	}
+	return nil
+}

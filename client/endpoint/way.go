@@ -1,0 +1,86 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/token"
+	"github.com/sallyport/sallyport/tunnel"
+	"github.com/sallyport/sallyport/tunnel/client"
+)
+
+// Identity is who connections are made as.
+type Identity interface {
+	Fresh(ctx context.Context) error // renews the token if it is due
+	Token() string
+	Key() *ecdsa.PrivateKey
+}
+
+// Tickets is the broker, asked once for each connection.
+type Tickets interface {
+	Ticket(ctx context.Context, r api.TicketRequest) (api.TicketResponse, error)
+}
+
+// TunnelConfig is what a Tunnel needs, all of it but Now.
+type TunnelConfig struct {
+	Target   access.TargetName
+	CA       *x509.CertPool // of the stack, from discovery
+	Identity Identity
+	Tickets  Tickets
+	Now      func() time.Time // nil means time.Now
+}
+
+// Tunnel is the Way through the relay. All streams of one Tunnel reach one agent, so that a cancel finds its session.
+type Tunnel struct {
+	c  TunnelConfig
+	id string
+}
+
+// NewTunnel makes a way to a target; it connects to nothing yet.
+func NewTunnel(c TunnelConfig) (*Tunnel, error) {
+	if c.Target == "" || c.CA == nil || c.Identity == nil || c.Tickets == nil {
+		return nil, errors.New("tunnel: target, CA, identity and tickets are all needed")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Tunnel{c: c, id: token.NewRandom()}, nil
+}
+
+// Ticket asks the broker for the way. It also tells, before the first connection, what the target speaks and whether it may be
+// asked for at all.
+func (t *Tunnel) Ticket(ctx context.Context) (api.TicketResponse, error) {
+	if err := t.c.Identity.Fresh(ctx); err != nil {
+		return api.TicketResponse{}, err
+	}
+	return t.c.Tickets.Ticket(ctx, api.TicketRequest{Target: t.c.Target, Endpoint: t.id})
+}
+
+// Open makes one stream: a ticket, the relay, and a proof of our key on that very channel.
+func (t *Tunnel) Open(ctx context.Context, c api.Client, v *api.Verifier) (tunnel.Duplex, error) {
+	tk, err := t.Ticket(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ticket for %s: %w", t.c.Target, err)
+	}
+	raw := t.c.Identity.Token()
+	conn, err := client.Dial(ctx, client.Config{
+		Relays: tk.Relays, CA: t.c.CA, Ticket: tk.Ticket, Target: t.c.Target, Endpoint: t.id,
+		Prove: func(agentKey string, exporter []byte) (string, error) {
+			return token.SignProof(t.c.Identity.Key(), token.Proof{
+				Target: t.c.Target, AgentKey: agentKey, Exporter: exporter, Nonce: tk.Nonce,
+				TokenHash: token.HashToken(raw), Endpoint: t.id, IssuedAt: t.c.Now(),
+			})
+		},
+		Preamble: api.Preamble{Token: raw, Client: c, Verifier: v},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", t.c.Target, err)
+	}
+	return conn, nil
+}

@@ -49,6 +49,7 @@ type Facts struct {
 	RowLimit  int64    `json:"row_limit,omitempty"`  // constant LIMIT; 0 = none
 	InTxn     bool     `json:"in_txn"`               // a transaction block is open
 	Statement int      `json:"statements,omitempty"` // statements in the message
+	Locks     bool     `json:"locks,omitempty"`      // it takes row locks without writing (FOR UPDATE, FOR SHARE)
 }
 
 // State is the session state that gives a command's bytes their meaning. It is part of the digest.

@@ -1,0 +1,173 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/sqltext"
+)
+
+// analyse turns one message's text into one command: what it touches, which classes of data take part, and whether all of it
+// was understood. It is pure but for the cache in cat, total, and never panics. The slices of what it returns are shared with
+// the cache: nobody may change them.
+func analyse(text string, params []access.Param, st session, cat *catalogue, lim limits) (access.Command, plan) {
+	var f *facts
+	if cat == nil || len(text) > lim.text {
+		f = study(text, st, cat, lim)
+	} else {
+		key := factKey{text, st.database, st.role, st.searchPath}
+		if f = cat.facts.get(key); f == nil {
+			f = study(text, st, cat, lim)
+			cat.facts.put(key, f)
+		}
+	}
+	c := f.command
+	c.Params = params
+	c.Facts.InTxn = st.inTxn
+	return c, f.plan
+}
+
+// facts is what is remembered of a text in a state.
+type facts struct {
+	command access.Command
+	plan    plan
+}
+
+// study does what analyse remembers. A panic in here is a defect; its command is not understood, and so refused.
+func study(text string, st session, cat *catalogue, lim limits) (f *facts) {
+	defer func() {
+		if r := recover(); r != nil {
+			f = &facts{command: blank(text, st)}
+			f.command.Why = "the statement broke the analyser"
+		}
+	}()
+	return examine(text, st, cat, lim)
+}
+
+func blank(text string, st session) access.Command {
+	return access.Command{
+		Verb: "UNKNOWN", Text: text, Normalised: sqltext.Normalise(text),
+		State:   access.State{Database: st.database, Role: st.role, SearchPath: st.searchPath},
+		Touches: []access.Touch{{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: st.database}}},
+	}
+}
+
+func examine(text string, st session, cat *catalogue, lim limits) *facts {
+	f := &facts{command: blank(text, st)}
+	c := &f.command
+	if err := sqltext.Check(text, sqltext.Limits{
+		Bytes: lim.text, Tokens: sqltext.Default.Tokens, Statements: lim.statements, Depth: lim.depth, Chain: sqltext.Default.Chain,
+	}); err != nil {
+		c.Refused = &access.Refusal{Rule: "postgres.limits", Hint: "the text is too large or too deep: " + err.Error()}
+		if errors.Is(err, sqltext.ErrEncoding) {
+			c.Refused = &access.Refusal{Rule: "postgres.encoding", Hint: "the text must be valid UTF-8"}
+		}
+		c.Why = err.Error()
+		return f
+	}
+	if cat == nil {
+		c.Why = "there is no catalogue"
+		return f
+	}
+	tree, err := pg.Parse(text)
+	if err != nil {
+		c.Why = "the text does not parse"
+		return f
+	}
+	a := newAnalysis(st, cat)
+	for _, s := range tree.GetStmts() {
+		a.next(s)
+	}
+	a.finish(f, len(tree.GetStmts()))
+	return f
+}
+
+// analysis gathers the facts of one text.
+type analysis struct {
+	cat     *catalogue
+	st      session
+	path    []string
+	touches map[touchKey]*touched
+	order   []touchKey
+	classes map[classKey]*access.ClassUse
+	calls   []string
+	verbs   []string
+	plan    plan
+	seen    map[any]struct{} // syntax nodes that the walk accounted for; the net compares
+	reached map[reachKey]struct{}
+	refused *access.Refusal
+	why     string
+	noWhere bool // an UPDATE or DELETE has no WHERE that names a column
+	locks   bool
+	dry     bool // EXPLAIN without ANALYZE: what would be written is only read
+	limit   int64
+}
+
+func newAnalysis(st session, cat *catalogue) *analysis {
+	return &analysis{
+		cat: cat, st: st, path: cat.path(st), touches: map[touchKey]*touched{}, classes: map[classKey]*access.ClassUse{},
+		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{},
+	}
+}
+
+// next analyses one statement. Names are resolved against a snapshot: after a statement that changes the catalogue, nothing
+// that follows in the same message can be.
+func (a *analysis) next(s *pg.RawStmt) {
+	if a.plan.changesCatalogue || a.plan.mayDrift {
+		a.incomplete("a statement follows one that may change what names mean, in the same message")
+	}
+	a.dry = false
+	a.verbs = append(a.verbs, a.statement(s.GetStmt()))
+	a.net(s)
+}
+
+func (a *analysis) finish(f *facts, statements int) {
+	c := &f.command
+	c.Touches = a.sortedTouches()
+	if len(c.Touches) == 0 {
+		// An empty text, which drivers ping with, or a statement that reads nothing, such as SELECT 1.
+		c.Touches = []access.Touch{{Effect: access.Read, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}}}
+	}
+	if len(c.Touches) > maxTouches {
+		a.incomplete("it touches %d resources, more than %d", len(c.Touches), maxTouches)
+		c.Touches = c.Touches[:maxTouches]
+	}
+	c.Classes = a.sortedClasses()
+	switch statements {
+	case 0:
+		c.Verb = "EMPTY"
+	case 1:
+		c.Verb = a.verbs[0]
+	default:
+		c.Verb = "MULTI"
+		a.limit = 0
+	}
+	slices.Sort(a.calls)
+	c.Facts = access.Facts{HasWhere: !a.noWhere, Functions: a.calls, RowLimit: a.limit, Statement: statements, Locks: a.locks}
+	c.Refused, c.Why, c.Complete = a.refused, a.why, a.why == ""
+	if !c.Complete {
+		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})
+	}
+	a.plan.statements = statements
+	f.plan = a.plan
+}
+
+// incomplete says why not all of the text is understood. The first reason stays.
+func (a *analysis) incomplete(format string, args ...any) {
+	if a.why == "" {
+		a.why = fmt.Sprintf(format, args...)
+	}
+}
+
+// refuse is the room's own no, whatever policy says. The first stays.
+func (a *analysis) refuse(rule, hint string) {
+	if a.refused == nil {
+		a.refused = &access.Refusal{Rule: rule, Hint: hint}
+	}
+}
+
+func (a *analysis) see(n any) { a.seen[n] = struct{}{} }

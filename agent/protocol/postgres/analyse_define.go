@@ -1,0 +1,262 @@
+package postgres
+
+import (
+	"strings"
+	"unicode"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// definition analyses what is neither a query nor plain housekeeping, and returns its verb.
+func (a *analysis) definition(n any) string {
+	verb := verbOf(n)
+	if rule, hint := refusedStatement(n); rule != "" {
+		a.refuse(rule, hint)
+		a.markSeen(n)
+		return verb
+	}
+	switch s := n.(type) {
+	case *pg.CreateTableAsStmt:
+		a.into(s.GetInto(), verb)
+		a.nested(s.GetQuery(), place{how: "in " + verb})
+		if a.dry {
+			a.plan.changesCatalogue = false
+		}
+	case *pg.ViewStmt:
+		if name, ok := a.newName(s.GetView(), verb); ok {
+			a.touch(access.Define, access.KindTable, name)
+		}
+		a.nested(s.GetQuery(), place{how: "in " + verb})
+		a.plan.changesCatalogue = true
+	case *pg.RefreshMatViewStmt:
+		if e := a.target(s.GetRelation()); e.rel != nil {
+			a.reach(access.Define, e.rel, true, true)
+			a.open(access.Read, e.rel)
+		}
+	case *pg.TruncateStmt:
+		a.truncate(s)
+	case *pg.DropStmt:
+		a.drop(s)
+		a.plan.changesCatalogue = true
+	case *pg.GrantStmt, *pg.GrantRoleStmt, *pg.AlterDefaultPrivilegesStmt, *pg.CreateRoleStmt, *pg.AlterRoleStmt, *pg.AlterRoleSetStmt,
+		*pg.DropRoleStmt, *pg.AlterOwnerStmt, *pg.ReassignOwnedStmt, *pg.DropOwnedStmt, *pg.CreatePolicyStmt, *pg.AlterPolicyStmt:
+		a.database(access.Grant)
+		a.relations(n, access.Grant, verb)
+		a.plan.changesCatalogue = true
+	case *pg.CreateStmt, *pg.AlterTableStmt, *pg.IndexStmt, *pg.RenameStmt, *pg.AlterObjectSchemaStmt, *pg.CommentStmt, *pg.CreateSeqStmt,
+		*pg.AlterSeqStmt, *pg.CreateSchemaStmt, *pg.CreateEnumStmt, *pg.AlterEnumStmt, *pg.CompositeTypeStmt, *pg.CreateStatsStmt,
+		*pg.ReindexStmt, *pg.VacuumStmt, *pg.ClusterStmt, *pg.CreateDomainStmt, *pg.AlterDomainStmt, *pg.CreateTrigStmt:
+		a.database(access.Define)
+		a.relations(n, access.Define, verb)
+		a.plan.changesCatalogue = true
+	default:
+		// Functions, rules, casts and whatever the grammar gains: what they do later is not looked into.
+		a.database(access.Define)
+		a.markSeen(n)
+		a.incomplete("%s is not looked into", verb)
+		a.plan.changesCatalogue, a.plan.mayDrift = true, true
+	}
+	return verb
+}
+
+// refusedStatement names the statements that the room refuses by itself: they would move what it pins, or carry data past it.
+func refusedStatement(n any) (rule, hint string) {
+	switch n.(type) {
+	case *pg.PrepareStmt, *pg.ExecuteStmt:
+		return "postgres.prepare", "PREPARE and EXECUTE as statements do not pass the gate; prepare by the protocol, as drivers do"
+	case *pg.DeclareCursorStmt, *pg.FetchStmt, *pg.ClosePortalStmt:
+		return "postgres.cursor", "cursors do not pass the gate; use LIMIT, or a driver's row-limited fetch"
+	case *pg.LockStmt:
+		return "postgres.lock", "LOCK does not pass the gate; use SELECT … FOR UPDATE on the rows that you need"
+	case *pg.ListenStmt, *pg.NotifyStmt, *pg.UnlistenStmt:
+		return "postgres.notify", "LISTEN and NOTIFY do not pass the gate"
+	case *pg.DiscardStmt:
+		return "postgres.discard", "DISCARD would reset the session's role and search path; open a new connection instead"
+	case *pg.AlterSystemStmt, *pg.LoadStmt, *pg.CheckPointStmt, *pg.CreateExtensionStmt, *pg.AlterExtensionStmt,
+		*pg.AlterExtensionContentsStmt, *pg.CreatedbStmt, *pg.DropdbStmt, *pg.AlterDatabaseStmt, *pg.AlterDatabaseSetStmt,
+		*pg.CreateTableSpaceStmt, *pg.DropTableSpaceStmt, *pg.CreateFdwStmt, *pg.AlterFdwStmt, *pg.CreateForeignServerStmt,
+		*pg.AlterForeignServerStmt, *pg.CreateUserMappingStmt, *pg.AlterUserMappingStmt, *pg.DropUserMappingStmt,
+		*pg.ImportForeignSchemaStmt, *pg.CreateForeignTableStmt, *pg.CreateSubscriptionStmt, *pg.AlterSubscriptionStmt,
+		*pg.DropSubscriptionStmt, *pg.CreatePublicationStmt, *pg.AlterPublicationStmt, *pg.CreateEventTrigStmt, *pg.AlterEventTrigStmt,
+		*pg.CreatePLangStmt, *pg.SecLabelStmt:
+		return "postgres.admin", "administration of the server does not pass the gate"
+	}
+	return "", ""
+}
+
+// relations notes every relation that a definition names, known or about to be. One that changes a table with protected columns is a
+// derived use of them all: under a new name, or in a copy of the definition, no mask would find them.
+func (a *analysis) relations(n any, e access.Effect, verb string) {
+	var walk func(n any)
+	walk = func(n any) {
+		switch s := n.(type) {
+		case *pg.RangeVar:
+			a.defined(s, e, verb)
+			return
+		case *pg.SelectStmt:
+			a.query(s, place{how: "in " + verb}, false)
+			return
+		case *pg.ColumnRef: // of the table that is defined
+			a.see(s)
+		case *pg.FuncCall:
+			a.function(s, place{sc: &scope{entries: []*entry{{open: true}}}, how: "in " + verb})
+			return
+		case *pg.SubLink, *pg.A_Indirection:
+			a.see(s)
+		}
+		children(n, walk)
+	}
+	walk(n)
+	for _, name := range objectNames(n) {
+		if r := a.named(name); r != nil {
+			a.definedRelation(r, e, verb)
+		}
+	}
+}
+
+func (a *analysis) defined(rv *pg.RangeVar, e access.Effect, verb string) {
+	a.see(rv)
+	if temporary(rv) {
+		a.refuse("postgres.temporary", "temporary tables could shadow protected ones; use a table of your own schema")
+		return
+	}
+	if r, ok := a.cat.lookup(rv.GetSchemaname(), rv.GetRelname(), a.path); ok {
+		a.definedRelation(r, e, verb)
+		return
+	}
+	if name, ok := a.newName(rv, verb); ok {
+		a.touch(e, access.KindTable, name)
+	}
+}
+
+func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
+	a.reach(e, r, true, true)
+	switch verb {
+	case "COMMENT", "REINDEX", "VACUUM", "CLUSTER", "GRANT":
+		return
+	}
+	for i := range r.columns {
+		a.class(r, &r.columns[i], "in "+verb, false)
+	}
+}
+
+// objectNames lists names that statements carry as lists of words and not as a RangeVar.
+func objectNames(n any) [][]string {
+	var out [][]string
+	switch s := n.(type) {
+	case *pg.CommentStmt:
+		if l := s.GetObject().GetList(); l != nil {
+			out = append(out, stringsOf(l.GetItems()))
+		}
+	case *pg.AlterSeqStmt, *pg.CreateSeqStmt:
+	}
+	return out
+}
+
+func (a *analysis) named(parts []string) *relation {
+	schema := ""
+	if len(parts) > 1 {
+		schema = parts[0]
+		parts = parts[1:]
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	r, _ := a.cat.lookup(schema, parts[0], a.path)
+	return r
+}
+
+func (a *analysis) truncate(s *pg.TruncateStmt) {
+	a.noWhere = true
+	done := map[*relation]bool{}
+	var wipe func(r *relation, down bool)
+	wipe = func(r *relation, down bool) {
+		if done[r] {
+			return
+		}
+		done[r] = true
+		a.write(r, down, eventTruncate)
+		if s.GetBehavior() == pg.DropBehavior_DROP_CASCADE {
+			for _, ref := range r.references {
+				wipe(ref.from, true)
+			}
+		}
+	}
+	for _, n := range s.GetRelations() {
+		rv := n.GetRangeVar()
+		if rv == nil {
+			a.incomplete("TRUNCATE of a %s", kindOf(unwrap(n)))
+			continue
+		}
+		if e := a.target(rv); e.rel != nil {
+			wipe(e.rel, rv.GetInh())
+		}
+	}
+}
+
+func (a *analysis) drop(s *pg.DropStmt) {
+	a.database(access.Define)
+	for _, o := range s.GetObjects() {
+		switch s.GetRemoveType() {
+		case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW, pg.ObjectType_OBJECT_SEQUENCE,
+			pg.ObjectType_OBJECT_FOREIGN_TABLE:
+			parts := stringsOf(o.GetList().GetItems())
+			if r := a.named(parts); r != nil {
+				a.reach(access.Define, r, true, true)
+			} else {
+				a.touch(access.Define, access.KindTable, strings.Join(parts, "."))
+			}
+		case pg.ObjectType_OBJECT_FUNCTION, pg.ObjectType_OBJECT_PROCEDURE, pg.ObjectType_OBJECT_ROUTINE, pg.ObjectType_OBJECT_AGGREGATE:
+			a.touch(access.Define, access.KindFunction, strings.Join(stringsOf(o.GetObjectWithArgs().GetObjname()), "."))
+		}
+	}
+}
+
+// markSeen accounts for all of a statement that is refused or incomplete as a whole.
+func (a *analysis) markSeen(n any) {
+	a.see(n)
+	children(n, a.markSeen)
+}
+
+// verbOf names a statement for people: the words of its node's name, in order.
+func verbOf(n any) string {
+	switch s := n.(type) {
+	case nil:
+		return "EMPTY"
+	case *pg.CreateStmt:
+		return "CREATE TABLE"
+	case *pg.IndexStmt:
+		return "CREATE INDEX"
+	case *pg.ViewStmt:
+		return "CREATE VIEW"
+	case *pg.RuleStmt:
+		return "CREATE RULE"
+	case *pg.DropStmt:
+		return "DROP " + strings.ReplaceAll(strings.TrimPrefix(s.GetRemoveType().String(), "OBJECT_"), "_", " ")
+	case *pg.RenameStmt:
+		return "ALTER " + strings.ReplaceAll(strings.TrimPrefix(s.GetRenameType().String(), "OBJECT_"), "_", " ") + " RENAME"
+	case *pg.GrantStmt:
+		if !s.GetIsGrant() {
+			return "REVOKE"
+		}
+	case *pg.VacuumStmt:
+		if !s.GetIsVacuumcmd() {
+			return "ANALYZE"
+		}
+	case *pg.CreateTableAsStmt:
+		if s.GetObjtype() == pg.ObjectType_OBJECT_MATVIEW {
+			return "CREATE MATERIALIZED VIEW"
+		}
+		return "CREATE TABLE AS"
+	}
+	var b strings.Builder
+	for i, r := range strings.TrimSuffix(kindOf(n), "Stmt") {
+		if i > 0 && unicode.IsUpper(r) {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(unicode.ToUpper(r))
+	}
+	return b.String()
+}

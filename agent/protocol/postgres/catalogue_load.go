@@ -1,0 +1,274 @@
+package postgres
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// maxCatalogueRows bounds each answer of a load: a database with more columns than this (100 times a large schema) is refused.
+const maxCatalogueRows = 2_000_000
+
+// The queries name every object with its schema, so no search path can lead them astray. Relations of other sessions'
+// temporary schemas and TOAST tables are not loaded: what names them is unknown.
+const (
+	sqlSchemas = `SELECT nspname, pg_catalog.has_schema_privilege(oid, 'USAGE')::text FROM pg_catalog.pg_namespace
+WHERE nspname !~ '^pg_(temp|toast)'`
+	sqlRelations = `SELECT c.oid, n.nspname, c.relname, c.relkind, coalesce(s.srvname, '') FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+WHERE c.relkind IN ('r','p','v','m','f','S') AND n.nspname !~ '^pg_(temp|toast)'`
+	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
+	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
+	// The text of a rule names every relation that its query reads, at any depth, as ":relid OID"; pg_depend leaves out those
+	// that came with the server. A whole-row variable, which pg_depend does not tell from none, is attribute 0.
+	sqlViewReads = `SELECT DISTINCT r.ev_class, m[1], (r.ev_action::text LIKE '%:varattno 0 %')::text
+FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+LATERAL pg_catalog.regexp_matches(r.ev_action::text, ':relid ([0-9]+)', 'g') m
+WHERE r.ev_type = '1' AND n.nspname NOT IN ('pg_catalog', 'information_schema')`
+	sqlViewColumns = `SELECT DISTINCT r.ev_class, d.refobjid, d.refobjsubid FROM pg_catalog.pg_rewrite r
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+WHERE r.ev_type = '1' AND d.refobjsubid > 0 AND d.refobjid <> r.ev_class`
+	sqlViewCalls = `SELECT DISTINCT r.ev_class, pn.nspname, p.proname FROM pg_catalog.pg_rewrite r
+JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+LATERAL pg_catalog.regexp_matches(r.ev_action::text, ':(funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') m
+JOIN pg_catalog.pg_proc p ON p.oid = m[2]::pg_catalog.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
+WHERE r.ev_type = '1' AND n.nspname NOT IN ('pg_catalog', 'information_schema')`
+	sqlRules    = `SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ev_class >= 16384`
+	sqlTriggers = `SELECT t.tgrelid, n.nspname, p.proname, t.tgtype FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'`
+	sqlReferences = `SELECT confrelid, conrelid, confdeltype, confupdtype FROM pg_catalog.pg_constraint WHERE contype = 'f'`
+	sqlFunctions  = `SELECT DISTINCT n.nspname, p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE p.oid >= 16384 OR n.nspname <> 'pg_catalog'`
+	sqlBuiltin   = `SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE oid < 16384`
+	sqlOperators = `SELECT o.oprname, n.nspname, pn.nspname, p.proname FROM pg_catalog.pg_operator o
+JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
+WHERE o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+AND d.objid = o.oid AND d.deptype = 'e')`
+	sqlCasts = `SELECT t.typname, pn.nspname, p.proname FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
+WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass
+AND d.objid = c.oid AND d.deptype = 'e')`
+)
+
+// loadCatalogue reads a snapshot over a connection that is logged in. run sends one simple query and returns its rows as text;
+// no column here is ever null.
+func loadCatalogue(run func(sql string) ([][]string, error), classes []access.Class) (*catalogue, error) {
+	l := &loader{run: run, cat: &catalogue{
+		byOID: map[uint32]*relation{}, byName: map[relName]*relation{}, usable: map[string]bool{},
+		functions: map[string][]string{}, builtin: map[string]struct{}{}, operators: map[string][]operator{},
+		casts: map[string][]string{}, classes: map[string]access.Class{}, facts: newFactCache(),
+	}}
+	l.names()
+	l.relations()
+	l.views()
+	l.actions()
+	if l.err != nil {
+		return nil, fmt.Errorf("load catalogue: %w", l.err)
+	}
+	l.cat.classify(classes)
+	return l.cat, nil
+}
+
+// loader keeps the first error, so that the queries read as a list.
+type loader struct {
+	run func(sql string) ([][]string, error)
+	cat *catalogue
+	err error
+}
+
+func (l *loader) each(sql string, columns int, row func(r []string)) {
+	if l.err != nil {
+		return
+	}
+	rows, err := l.run(sql)
+	if err == nil && len(rows) > maxCatalogueRows {
+		err = fmt.Errorf("%d rows, at most %d are read", len(rows), maxCatalogueRows)
+	}
+	if err != nil {
+		l.err = err
+		return
+	}
+	for _, r := range rows {
+		if len(r) != columns {
+			l.err = fmt.Errorf("row of %d columns, want %d", len(r), columns)
+			return
+		}
+		row(r)
+	}
+}
+
+// oid reads a number of the catalogue; n is the size of what it must fit.
+func (l *loader) number(s string, bits int) uint64 {
+	n, err := strconv.ParseUint(s, 10, bits)
+	if err != nil && l.err == nil {
+		l.err = fmt.Errorf("number %q: %w", s, err)
+	}
+	return n
+}
+
+func (l *loader) relation(s string) *relation { return l.cat.byOID[uint32(l.number(s, 32))] }
+
+func (l *loader) names() {
+	c := l.cat
+	l.each(sqlSchemas, 2, func(r []string) { c.usable[r[0]] = r[1] == "true" })
+	l.each(sqlFunctions, 2, func(r []string) { c.functions[r[1]] = append(c.functions[r[1]], r[0]) })
+	l.each(sqlBuiltin, 1, func(r []string) { c.builtin[r[0]] = struct{}{} })
+	l.each(sqlOperators, 4, func(r []string) {
+		c.operators[r[0]] = append(c.operators[r[0]], operator{r[1], relName{r[2], r[3]}.display()})
+	})
+	l.each(sqlCasts, 3, func(r []string) { c.casts[r[0]] = append(c.casts[r[0]], relName{r[1], r[2]}.display()) })
+}
+
+func (l *loader) relations() {
+	c := l.cat
+	l.each(sqlRelations, 5, func(r []string) {
+		rel := &relation{oid: uint32(l.number(r[0], 32)), relName: relName{r[1], r[2]}, server: r[4]}
+		if len(r[3]) == 1 {
+			rel.kind = r[3][0]
+		}
+		c.byOID[rel.oid], c.byName[rel.relName] = rel, rel
+	})
+	l.each(sqlColumns, 3, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			rel.columns = append(rel.columns, column{num: uint16(l.number(r[1], 15)), name: r[2]})
+		}
+	})
+	l.each(sqlInherits, 2, func(r []string) {
+		child, parent := l.relation(r[0]), l.relation(r[1])
+		if child != nil && parent != nil {
+			child.parents, parent.children = append(child.parents, parent), append(parent.children, child)
+		}
+	})
+}
+
+func (l *loader) views() {
+	at := map[[2]uint32]*viewBase{}
+	order := map[uint32][]*viewBase{}
+	l.each(sqlViewReads, 3, func(r []string) {
+		v, base := l.relation(r[0]), l.relation(r[1])
+		if v == nil || base == v || r[1] == "0" {
+			return
+		}
+		if base == nil { // a TOAST or temporary table, or one made since: reads of the view are not understood
+			base = &relation{relName: relName{"", "oid " + r[1]}}
+		}
+		b := &viewBase{rel: base, whole: r[2] == "true"}
+		at[[2]uint32{v.oid, base.oid}] = b
+		order[v.oid] = append(order[v.oid], b)
+	})
+	l.each(sqlViewColumns, 3, func(r []string) {
+		v, base := l.relation(r[0]), l.relation(r[1])
+		if v == nil || base == nil {
+			return
+		}
+		if b := at[[2]uint32{v.oid, base.oid}]; b != nil && !b.whole {
+			b.columns = append(b.columns, uint16(l.number(r[2], 15)))
+		}
+	})
+	for oid, bases := range order {
+		for _, b := range bases {
+			b.whole = b.whole || b.rel.system() // the server's own tables are not in pg_depend
+			slices.Sort(b.columns)
+			l.cat.byOID[oid].bases = append(l.cat.byOID[oid].bases, *b)
+		}
+	}
+	l.each(sqlViewCalls, 3, func(r []string) {
+		if v := l.relation(r[0]); v != nil && !(r[1] == "pg_catalog" && harmless(r[2])) {
+			v.viewCalls = append(v.viewCalls, relName{r[1], r[2]}.display())
+		}
+	})
+}
+
+func (l *loader) actions() {
+	l.each(sqlRules, 1, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			rel.rules = true
+		}
+	})
+	l.each(sqlTriggers, 4, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			rel.triggers = append(rel.triggers, trigger{relName{r[1], r[2]}.display(), int(l.number(r[3], 15))})
+		}
+	})
+	l.each(sqlReferences, 4, func(r []string) {
+		to, from := l.relation(r[0]), l.relation(r[1])
+		if to != nil && from != nil && len(r[2]) == 1 && len(r[3]) == 1 {
+			to.references = append(to.references, reference{from, r[2][0], r[3][0]})
+		}
+	})
+}
+
+// classify resolves the classes' patterns to columns, then gives each column the classes of its namesakes in the tables that
+// it inherits from or is inherited by, until nothing changes: a partition is as protected as its parent, and the other way round.
+func (c *catalogue) classify(classes []access.Class) {
+	for _, cl := range classes {
+		c.classes[cl.Name] = cl
+	}
+	for _, r := range c.byOID {
+		if r.system() {
+			continue
+		}
+		prefix := r.display() + "."
+		for i := range r.columns {
+			for _, cl := range classes {
+				name := prefix + plainPart(r.columns[i].name)
+				if slices.ContainsFunc(cl.Columns, func(p string) bool { return access.Match(p, name) }) {
+					r.columns[i].classes = appendNew(r.columns[i].classes, cl.Name)
+				}
+			}
+		}
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, r := range c.byOID {
+			for _, p := range r.parents {
+				changed = share(r, p) || changed
+				changed = share(p, r) || changed
+			}
+		}
+	}
+	order := func(a, b string) int { return classIndex(classes, a) - classIndex(classes, b) }
+	for _, r := range c.byOID {
+		for i := range r.columns {
+			slices.SortFunc(r.columns[i].classes, order)
+		}
+	}
+}
+
+func classIndex(classes []access.Class, name string) int {
+	return slices.IndexFunc(classes, func(c access.Class) bool { return c.Name == name })
+}
+
+// share gives to's columns the classes of their namesakes in from.
+func share(from, to *relation) (changed bool) {
+	for _, f := range from.columns {
+		if len(f.classes) == 0 {
+			continue
+		}
+		t := to.column(f.name)
+		if t == nil {
+			continue
+		}
+		for _, cl := range f.classes {
+			if !slices.Contains(t.classes, cl) {
+				t.classes, changed = append(t.classes, cl), true
+			}
+		}
+	}
+	return changed
+}
+
+func appendNew(s []string, v string) []string {
+	if slices.Contains(s, v) {
+		return s
+	}
+	return append(s, v)
+}

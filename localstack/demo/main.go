@@ -1,0 +1,44 @@
+// Command demo plays Sallyport's main job on a real PostgreSQL, or with --stay keeps the same system up to try out.
+// It refuses to call anything done that it did not see, and exits 0 only if every step did what it had to.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/sallyport/sallyport/localstack/story"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "demo:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "hands" {
+		return story.ServeHands(ctx, args[1])
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := story.Config{Bin: filepath.Dir(self), Out: os.Stdout}
+	switch {
+	case len(args) == 0:
+		return story.Play(ctx, c)
+	case len(args) == 1 && args[0] == "--stay":
+		return story.Stay(ctx, c)
+	case len(args) == 1 && args[0] == "--bench":
+		return story.Bench(ctx, c)
+	}
+	return fmt.Errorf("usage: demo [--stay|--bench]")
+}

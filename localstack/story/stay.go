@@ -1,0 +1,60 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Stay keeps the demo's system up until ctx ends, with alice logged in and an endpoint to try.
+func Stay(ctx context.Context, c Config) (err error) {
+	w, err := newWorld(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if err := w.startDev(ctx); err != nil {
+		return err
+	}
+	if err := w.loginByToken(ctx, "alice", "engineers"); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(c.Out, `Sallyport is up, in front of a throw-away PostgreSQL. Ctrl-C stops it and removes everything.
+
+  export PATH=%s:$PATH SALLYPORT_URL='%s' SALLYPORT_HOME=%s
+  sallyport psql app -- -c 'select * from customers'              # masked
+  sallyport psql app -- -c 'delete from orders'                   # refused
+  sallyport psql app -- -c 'update accounts set balance = 1 where id = 1'   # held: open the link, sign in as rita
+  sallyport connect app                                           # a DSN for any PostgreSQL client
+  sallyport run --actor coder --purpose "try it" --allow 'read:app/*' --target app -- psql
+
+  console   %s   (rita reviews: password %s; adam audits: password %s)
+  data      %s
+  policy    sallyport policy init DIR --pack guarded-postgres
+`, w.bin, w.file.Broker, w.home, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
+	<-ctx.Done()
+	_, _ = fmt.Fprintln(c.Out, "\nstopping")
+	return nil
+}
+
+// loginByToken logs a user in as a script would.
+func (w *world) loginByToken(ctx context.Context, user string, groups ...string) error {
+	args := []string{"dev", "id-token", "--dir", w.data, "--user", user}
+	for _, g := range groups {
+		args = append(args, "--group", g)
+	}
+	raw, code, err := w.cli(ctx, "", args...)
+	if err != nil || code != 0 {
+		return fmt.Errorf("id-token: exit %d, %w: %s", code, err, raw)
+	}
+	out, code, err := w.cli(ctx, raw, "login", "--id-token-file", "-")
+	if err != nil || code != 0 {
+		return fmt.Errorf("login: exit %d, %w: %s", code, err, out)
+	}
+	if _, err := os.Stat(w.home); err != nil {
+		return fmt.Errorf("login left no state in %s: %w", filepath.Base(w.home), err)
+	}
+	return nil
+}

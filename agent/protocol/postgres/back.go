@@ -1,0 +1,342 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// back is the loop that reads the target and writes the client. It owns tap, and the entries of the queue once they are in it.
+type back struct {
+	l   *link
+	tap *tap
+	q   *queue
+	out *out
+
+	mask *masking // of the simple query's present result
+	tmp  []byte
+	last string // the SQLSTATE of a fatal error that the client has seen
+}
+
+// loop ends with an error that says why nothing more can come.
+func (b *back) loop(ctx context.Context) error {
+	for {
+		tag, size, err := b.tap.peek()
+		if err != nil {
+			return err
+		}
+		if tag == 'D' {
+			if err := b.rows(ctx, size); err != nil {
+				return err
+			}
+			continue
+		}
+		msg, err := b.tap.message(size)
+		if err != nil {
+			return err
+		}
+		if err := b.message(tag, msg); err != nil {
+			return err
+		}
+	}
+}
+
+// message deals with one whole message that is not a row.
+func (b *back) message(tag byte, msg []byte) error {
+	body := msg[header:]
+	switch tag {
+	case 'N':
+		return b.notice(msg)
+	case 'S':
+		return b.parameter(msg)
+	case 'A':
+		return nil // LISTEN is refused: whatever this is, nobody asked for it
+	case 'Z':
+		return b.ready(msg)
+	}
+	e := b.q.head()
+	if e == nil && tag != 'E' {
+		return fmt.Errorf("%w: tag %q while nothing was asked", errOutOfStep, tag)
+	}
+	if tag == 'E' {
+		return b.failed(e, msg)
+	}
+	if e.kind == kindInternal {
+		return b.internal(e, tag, body)
+	}
+	return b.answer(e, tag, msg)
+}
+
+// answer deals with what a message of the client, or one that the room sent beside it, gets from a target that is content.
+func (b *back) answer(e *expect, tag byte, msg []byte) error {
+	switch {
+	case e.kind == kindQuery && e.reply == nil:
+		return b.answerQuery(e, tag, msg)
+	case e.kind == kindParse && tag == '1':
+		e.run.end(access.StatusOK, "")
+		return b.pass(e, msg)
+	case e.kind == kindBind && tag == '2', e.kind == kindClose && tag == '3':
+		return b.pass(e, msg)
+	case e.kind == kindDescribeStatement && tag == 't':
+		return b.put(e, msg)
+	case e.kind == kindDescribeStatement && (tag == 'T' || tag == 'n'):
+		return b.pass(e, msg)
+	case e.kind == kindDescribePortal && tag == 'T':
+		fields, err := fieldsOfRow(msg[header:])
+		if err != nil {
+			return err
+		}
+		e.portal.fields, e.portal.described = fields, true
+		return b.pass(e, msg)
+	case e.kind == kindDescribePortal && tag == 'n':
+		e.portal.fields, e.portal.described = nil, true
+		return b.pass(e, msg)
+	case e.kind == kindExecute && (tag == 'C' || tag == 'I' || tag == 's'):
+		return b.complete(e, tag, msg)
+	}
+	return fmt.Errorf("%w: tag %q", errOutOfStep, tag)
+}
+
+func (b *back) answerQuery(e *expect, tag byte, msg []byte) error {
+	switch tag {
+	case 'T':
+		fields, err := fieldsOfRow(msg[header:])
+		if err != nil {
+			return err
+		}
+		if b.mask, err = b.l.masking(fields, e.run); err != nil {
+			return err
+		}
+		return b.put(e, msg)
+	case 'C', 'I':
+		b.finishRows(e.run, b.mask)
+		b.mask = nil
+		e.run.tag = tagOf(msg)
+		if e.run.over {
+			e.run.over = false
+			return b.overLimit(e)
+		}
+		return b.put(e, msg)
+	}
+	return fmt.Errorf("%w: tag %q in a query", errOutOfStep, tag)
+}
+
+// complete ends an Execute.
+func (b *back) complete(e *expect, tag byte, msg []byte) error {
+	b.finishRows(e.run, e.portal.mask)
+	switch tag {
+	case 'C':
+		e.run.tag = tagOf(msg)
+	case 's':
+		e.run.tag = "SUSPENDED"
+	}
+	if e.run.over {
+		if err := b.overLimit(e); err != nil {
+			return err
+		}
+		return b.q.pop(b.out)
+	}
+	e.run.end(access.StatusOK, "")
+	return b.pass(e, msg)
+}
+
+// overLimit puts an error in the place of the completion of a command whose permit bounds its rows. Where the target goes on with
+// something that the client would take for skipped, the session ends.
+func (b *back) overLimit(e *expect) error {
+	d := rowLimit(e.run)
+	e.run.end(access.StatusError, stateDenied)
+	if !b.q.last(e) {
+		return d
+	}
+	return b.out.put(refusal(d).append(nil))
+}
+
+func rowLimit(r *running) *access.Denied {
+	return &access.Denied{Code: access.CodeDenied, Rule: "row-limit", Command: r.permit.Command(),
+		Hint: fmt.Sprintf("the policy lets %d rows through; ask for fewer (LIMIT)", r.limit)}
+}
+
+func tagOf(msg []byte) string {
+	if msg[0] != 'C' {
+		return ""
+	}
+	c := cursor{b: msg[header:]}
+	tag := c.text()
+	return strings.ToValidUTF8(string(tag[:min(len(tag), 64)]), "")
+}
+
+// finishRows moves the counts of one result to the command.
+func (b *back) finishRows(r *running, m *masking) {
+	if m != nil {
+		r.masked = m.counted(r.masked)
+	}
+}
+
+// put forwards a message unless the room itself had asked for it.
+func (b *back) put(e *expect, msg []byte) error {
+	if e.hidden {
+		return nil
+	}
+	return b.out.put(msg)
+}
+
+// pass is put, and the entry is done with.
+func (b *back) pass(e *expect, msg []byte) error {
+	if err := b.put(e, msg); err != nil {
+		return err
+	}
+	e.ok = true
+	return b.q.pop(b.out)
+}
+
+func (b *back) notice(msg []byte) error {
+	if e := b.q.head(); e != nil && e.kind == kindInternal {
+		return nil
+	}
+	if b.l.guarded() {
+		msg, _ = scrubbed(b.tmp[:0], 'N', msg[header:])
+		b.tmp = msg
+	}
+	return b.out.put(msg)
+}
+
+// parameter forwards a ParameterStatus. One that would change what bytes mean ends the session.
+func (b *back) parameter(msg []byte) error {
+	c := cursor{b: msg[header:]}
+	name, value := string(c.text()), string(c.text())
+	if err := c.end(); err != nil {
+		return fmt.Errorf("ParameterStatus: %w", err)
+	}
+	if !steady(name, value, b.l.role) {
+		return &access.Denied{Code: access.CodeDenied, Rule: "postgres.drift",
+			Hint: fmt.Sprintf("the command changed %s, which the room pins; connect again", name)}
+	}
+	return b.out.put(msg)
+}
+
+// steady says whether a reported parameter still has the value that the room relies on.
+func steady(name, value, role string) bool {
+	switch strings.ToLower(name) {
+	case "client_encoding":
+		return isUTF8(value)
+	case "standard_conforming_strings":
+		return value == "on"
+	case "session_authorization":
+		return role == "" || value == role
+	}
+	return true
+}
+
+func (b *back) ready(msg []byte) error {
+	if len(msg) != header+1 || !strings.ContainsRune("ITE", rune(msg[header])) {
+		return fmt.Errorf("ReadyForQuery: %w", errMalformed)
+	}
+	if e := b.q.head(); e != nil && e.kind == kindQuery {
+		if e.reply != nil && !e.ok {
+			return fmt.Errorf("%w: a statement that must fail did not", errOutOfStep)
+		}
+		b.finishRows(e.run, b.mask)
+		b.mask = nil
+		e.run.end(access.StatusOK, "")
+	}
+	return b.q.ready(msg[header], msg, b.out)
+}
+
+// failed deals with an ErrorResponse: the poison's is replaced, all others are scrubbed where columns are masked.
+func (b *back) failed(e *expect, msg []byte) error {
+	code := sqlstateOf(msg[header:])
+	switch {
+	case e != nil && e.kind == kindInternal:
+		e.rows.err = fmt.Errorf("target answered SQLSTATE %s", code)
+		return nil
+	case e != nil && e.reply != nil:
+		e.ok = true
+		msg = e.reply.append(b.tmp[:0])
+		b.tmp = msg
+	case e != nil && e.run != nil && e.run.over:
+		msg, code = refusal(rowLimit(e.run)).append(b.tmp[:0]), stateDenied
+		b.tmp = msg
+	case b.l.guarded():
+		if fatal(msg[header:]) {
+			b.last = code
+		}
+		msg, code = scrubbed(b.tmp[:0], 'E', msg[header:])
+		b.tmp = msg
+	case fatal(msg[header:]):
+		b.last = code
+	}
+	if e != nil && e.run != nil {
+		b.finishRows(e.run, b.maskOf(e))
+		b.mask = nil
+		status := access.StatusError
+		if code == stateCancelled {
+			status = access.StatusCancelled
+		}
+		e.run.end(status, code)
+	}
+	if e == nil {
+		return b.farewell(msg)
+	}
+	if e.kind == kindQuery {
+		return b.out.put(msg)
+	}
+	b.q.fail()
+	return b.out.put(msg)
+}
+
+// farewell passes on what the target says unasked before it closes.
+func (b *back) farewell(msg []byte) error {
+	if b.last == "" {
+		return fmt.Errorf("%w: an error while nothing was asked", errOutOfStep)
+	}
+	return b.out.put(msg)
+}
+
+func (b *back) maskOf(e *expect) *masking {
+	if e.kind == kindQuery {
+		return b.mask
+	}
+	if e.portal != nil {
+		return e.portal.mask
+	}
+	return nil
+}
+
+// maxInternal bounds what the room's own questions may bring: the catalogue of a very large database.
+const maxInternal = 64 << 20
+
+func (b *back) internal(e *expect, tag byte, body []byte) error {
+	switch tag {
+	case '1', '2', '3', 'n', 't', 'T', 'C', 's', 'I':
+		return nil
+	}
+	return fmt.Errorf("%w: tag %q for a question of the room", errOutOfStep, tag)
+}
+
+// internalRow keeps one row of the room's own question.
+func internalRow(in *internal, body []byte) error {
+	c := cursor{b: body}
+	n := int(c.uint16())
+	if n > len(body) {
+		return errMalformed
+	}
+	row := make([]string, n)
+	for i := range row {
+		size := int(int32(c.uint32()))
+		if size == -1 {
+			continue
+		}
+		row[i] = string(c.take(size))
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	in.bytes += len(body)
+	if in.bytes > maxInternal {
+		return fmt.Errorf("the target's catalogue is over %d bytes", maxInternal)
+	}
+	in.rows = append(in.rows, row)
+	return nil
+}

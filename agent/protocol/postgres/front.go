@@ -1,0 +1,431 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+var errCancelled = errors.New("cancelled by the client")
+
+// front is the loop that reads the client, asks, and writes the target. Between two ReadyForQuery it works through one segment: a
+// Query message, or extended messages up to a Sync.
+type front struct {
+	*link
+	st  session
+	w   *bufio.Writer
+	seg segment
+
+	statements map[string]*statement // that the target has
+	portals    map[string]*portal
+	held       int // bytes of texts and parameters in both
+
+	stale   bool // the catalogue snapshot is older than the session's own DDL
+	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
+	drift   bool // a command may have changed role or search path
+	copying bool // a COPY FROM STDIN was refused: its data may already be on the way
+}
+
+func newFront(l *link) *front {
+	return &front{link: l, w: bufio.NewWriterSize(l.conn, 16<<10), statements: make(map[string]*statement), portals: make(map[string]*portal)}
+}
+
+// open reads what gives bytes their meaning, and the catalogue.
+func (f *front) open(ctx context.Context, st *startup) error {
+	ctx, stop := context.WithTimeoutCause(ctx, loginWait, refuseStart(stateUnreachable, "", "the target's catalogue did not come within %s", loginWait))
+	defer stop()
+	f.st = session{prepared: f.textOf}
+	var err error
+	if f.st.database, f.st.role, f.st.searchPath, err = f.state(ctx); err != nil {
+		return err
+	}
+	if f.role != "" && f.role != f.st.role || f.st.database != st.database {
+		return fmt.Errorf("target logged the room in as %q on %q", f.st.role, f.st.database)
+	}
+	return f.reload(ctx)
+}
+
+// state asks the target for what gives bytes their meaning.
+func (f *front) state(ctx context.Context) (database, role, searchPath string, err error) {
+	rows, err := f.ask(ctx, "select pg_catalog.current_database(), current_user, pg_catalog.current_setting('search_path')")
+	if err != nil {
+		return "", "", "", fmt.Errorf("read session state: %w", err)
+	}
+	if len(rows) != 1 || len(rows[0]) != 3 {
+		return "", "", "", fmt.Errorf("read session state: %w", errMalformed)
+	}
+	return rows[0][0], rows[0][1], rows[0][2], nil
+}
+
+// reload takes a new snapshot of the catalogue.
+func (f *front) reload(ctx context.Context) error {
+	cat, err := loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
+	if err != nil {
+		return fmt.Errorf("load catalogue: %w", err)
+	}
+	f.cat, f.stale = cat, false
+	return nil
+}
+
+// own is the name of the room's own statements and portals. Clients may not use names that begin like it.
+const own = "sallyport"
+
+// ask runs one of the room's own questions, while nothing of the client is on its way. It goes through the extended protocol, so
+// that neither the client's unnamed statement nor its transaction is touched.
+func (f *front) ask(ctx context.Context, sql string) ([][]string, error) {
+	e := &expect{kind: kindInternal, rows: &internal{}}
+	if err := f.q.push(e); err != nil {
+		return nil, err
+	}
+	msg := appendParse(nil, own, sql)
+	msg = appendBind(msg, own, own)
+	msg = appendExecute(msg, own)
+	msg = appendCloseStatement(msg, own)
+	msg = appendBare(msg, 'S')
+	if _, err := f.w.Write(msg); err != nil {
+		return nil, f.lost(err)
+	}
+	if err := f.flush(); err != nil {
+		return nil, err
+	}
+	if _, err := f.q.settled(ctx, f.in, goneGrace); err != nil {
+		return nil, err
+	}
+	return e.rows.rows, e.rows.err
+}
+
+func (f *front) flush() error {
+	if err := f.w.Flush(); err != nil {
+		return f.lost(err)
+	}
+	return nil
+}
+
+func (f *front) lost(err error) error { return fmt.Errorf("%w: %w", errTarget, err) }
+
+// welcome tells the client that it is in.
+func (f *front) welcome(st *startup) error {
+	msg := st.negotiated(nil)
+	msg = appendAuthentication(msg, authOK, nil)
+	for _, name := range slices.Sorted(maps.Keys(f.statuses)) {
+		msg = appendParameterStatus(msg, name, f.statuses[name])
+	}
+	if len(f.key.secret) > 0 {
+		var at int
+		msg, at = frame(msg, 'K')
+		msg = binary.BigEndian.AppendUint32(msg, f.pid)
+		msg = seal(append(msg, f.ours[:]...), at)
+	}
+	return f.out.send(appendReady(msg, statusIdle))
+}
+
+// loop serves the client until it ends; every other end is an error.
+func (f *front) loop(ctx context.Context) error {
+	for {
+		tag, msg, err := f.next(ctx)
+		if errors.Is(err, errClientGone) || err == nil && tag == 'X' {
+			return f.bye(ctx)
+		}
+		if err == nil {
+			err = f.message(ctx, tag, msg)
+		}
+		if v := (*violation)(nil); errors.As(err, &v) {
+			f.note(ctx, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (f *front) message(ctx context.Context, tag byte, msg []byte) error {
+	switch tag {
+	case 'Q':
+		return f.query(ctx, msg)
+	case 'P', 'B', 'D', 'E', 'C':
+		return f.extended(ctx, tag, msg)
+	case 'H':
+		return f.flushed(ctx)
+	case 'S':
+		return f.sync(ctx)
+	case 'F':
+		return f.functionCall(ctx, msg)
+	case 'd', 'c', 'f':
+		if f.copying {
+			return nil // as the server does after a COPY that failed: the data was on the way
+		}
+	}
+	return violated("message %q has no place here", tag)
+}
+
+// next reads one message. What its length may be depends on its tag, and is checked before memory is taken.
+func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
+	var head [header]byte
+	if err := f.in.read(ctx, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n, limit := binary.BigEndian.Uint32(head[1:]), uint32(maxMessage)
+	switch head[0] {
+	case 'Q', 'P', 'B', 'F', 'd':
+	case 'D', 'C', 'E', 'f':
+		limit = maxSmall
+	case 'H', 'S', 'X', 'c':
+		limit = lengthWord
+	default:
+		return 0, nil, violated("unknown message %q", head[0])
+	}
+	if n < lengthWord || n > limit {
+		return 0, nil, violated("message %q of %d bytes: at most %d", head[0], n, limit)
+	}
+	msg, err = f.in.readBody(ctx, head[:], int(n)-lengthWord)
+	return head[0], msg, err
+}
+
+// bye lets the target finish what is short, and closes it in order.
+func (f *front) bye(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, goneGrace, errClientGone)
+	defer stop()
+	if _, err := f.q.settled(ctx, f.in, goneGrace); err != nil {
+		return err
+	}
+	f.settle()
+	if _, err := f.w.Write(appendBare(nil, 'X')); err != nil {
+		return f.lost(err)
+	}
+	return errors.Join(errDone, f.flush())
+}
+
+// note leaves an entry about what ends the session. Whatever the gate answers, the session ends.
+func (f *front) note(ctx context.Context, v *violation) {
+	c := access.Command{Verb: "PROTOCOL", Text: v.what, Normalised: v.what, Complete: true,
+		State:   access.State{Database: f.st.database, Role: f.st.role, SearchPath: f.st.searchPath},
+		Refused: &access.Refusal{Rule: v.rule, Hint: hintProtocol}}
+	permits, _, err := f.check(ctx, []access.Command{c})
+	unused(permits)
+	if err != nil {
+		f.s.Log.Warn("entry about a violation not stored", "session", f.s.ID, "target", f.s.Target, "error", err)
+	}
+}
+
+// begin opens a segment unless one is open: everything before it has been answered.
+func (f *front) begin(ctx context.Context) error {
+	if f.seg.open {
+		return nil
+	}
+	status, err := f.q.settled(ctx, f.in, goneGrace)
+	if err != nil {
+		return err
+	}
+	f.settle()
+	if status == statusIdle && f.staleIn {
+		f.stale, f.staleIn = true, false
+	}
+	if status != statusError {
+		if f.drift {
+			if err := f.drifted(ctx); err != nil {
+				return err
+			}
+		}
+		if f.stale {
+			f.staleIn = status == statusBlock
+			if err := f.reload(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	f.seg = segment{open: true, status: status, inTxn: status != statusIdle}
+	f.copying = false
+	return nil
+}
+
+// drifted ends the session where a command moved what the room relies on.
+func (f *front) drifted(ctx context.Context) error {
+	database, role, path, err := f.state(ctx)
+	if err != nil {
+		return err
+	}
+	if database != f.st.database || role != f.st.role || path != f.st.searchPath {
+		return &access.Denied{Code: access.CodeDenied, Rule: "postgres.drift",
+			Hint: "a function changed the role or the search path, which the room pins; connect again"}
+	}
+	f.drift = false
+	return nil
+}
+
+// after notes what a command that was sent leaves to be done before the next one.
+func (f *front) after(p plan) {
+	f.stale = f.stale || p.changesCatalogue
+	f.drift = f.drift || p.mayDrift
+}
+
+// moves carries on what a command does to the transaction, for the facts of those that follow in the same segment.
+func (f *front) moves(p plan) {
+	for _, m := range p.txn {
+		switch m {
+		case txnBegin:
+			f.seg.inTxn = true
+		case txnEnd:
+			f.seg.inTxn = false
+		}
+	}
+}
+
+// command turns a text into the question that goes to the gate.
+func (f *front) command(text string, params []access.Param, prepare bool) (access.Command, plan) {
+	if !utf8.ValidString(text) {
+		clean := strings.ToValidUTF8(text, "\uFFFD")
+		return f.refused("QUERY", clean[:min(len(clean), 1<<10)], "postgres.encoding", "send UTF-8"), plan{}
+	}
+	size := 0
+	for _, p := range params {
+		size += len(p.Value)
+	}
+	if size > maxParams {
+		return f.refused("BIND", text, "postgres.too-large", fmt.Sprintf("parameters may hold %d bytes together", maxParams)), plan{}
+	}
+	st := f.st
+	st.inTxn = f.seg.inTxn
+	c, p := commandOf(text, params, st, f.cat, prepare)
+	if (p.copyIn || p.copyOut) && c.Refused == nil {
+		c.Refused = &access.Refusal{Rule: "postgres.copy", Hint: "use SELECT to read and INSERT to write: the room does not carry COPY"}
+	}
+	if len(c.Text) > defaultLimits.text {
+		c = f.refused(c.Verb, strings.ToValidUTF8(text[:1<<10], ""), "postgres.too-large",
+			fmt.Sprintf("a statement may hold %d bytes; send values as parameters", defaultLimits.text))
+	}
+	return c, p
+}
+
+// maxParams bounds the parameters of one command: with its text they fit one request to the broker (api.MaxBody) in base64.
+const maxParams = 3 << 20
+
+func (f *front) refused(verb, text, rule, hint string) access.Command {
+	return access.Command{Verb: verb, Text: text, Normalised: verb, Complete: true,
+		Facts:   access.Facts{InTxn: f.seg.inTxn},
+		State:   access.State{Database: f.st.database, Role: f.st.role, SearchPath: f.st.searchPath},
+		Refused: &access.Refusal{Rule: rule, Hint: hint}}
+}
+
+// check asks the gate, and meanwhile watches for the client to cancel, to terminate or to go. It returns a permit for each command
+// before the one that is denied. err is for what ends the session.
+func (f *front) check(ctx context.Context, cmds []access.Command) ([]*gate.Permit, *access.Denied, error) {
+	asking, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	f.asked(abort)
+	defer f.asked(nil)
+	type answer struct {
+		permits []*gate.Permit
+		err     error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		permits, err := f.s.Gate.Check(asking, cmds, f.notice)
+		done <- answer{permits, err}
+	}()
+	for {
+		full := f.in.full
+		if f.in.done {
+			full = nil
+			abort(errClientGone)
+		}
+		select {
+		case a := <-done:
+			return f.answered(asking, cmds, a.permits, a.err)
+		case chunk, ok := <-full:
+			f.in.arrived(chunk, ok)
+			if f.in.terminates() {
+				abort(errClientGone)
+			}
+		}
+	}
+}
+
+// asked makes the open question known to cancel.
+func (l *link) asked(abort context.CancelCauseFunc) {
+	l.askMu.Lock()
+	defer l.askMu.Unlock()
+	l.abort = abort
+}
+
+func (f *front) notice(h access.HeldCommand) {
+	if err := f.out.send(heldNotice(h).append(nil)); err != nil {
+		f.s.Log.Debug("client not told of a hold", "session", f.s.ID, "error", err)
+	}
+}
+
+// answered judges what the gate said. Anything but one permit per command, or a denial that fits, is no decision.
+func (f *front) answered(asking context.Context, cmds []access.Command, permits []*gate.Permit, err error) ([]*gate.Permit, *access.Denied, error) {
+	cause := context.Cause(asking)
+	if err == nil && cause == nil && len(permits) == len(cmds) {
+		return permits, nil, nil
+	}
+	if cause != nil && !errors.Is(cause, errCancelled) {
+		unused(permits)
+		return nil, nil, cause
+	}
+	if err == nil && cause == nil {
+		err = errOutOfStep
+	}
+	d := *deniedBy(err)
+	if cause != nil {
+		d.Code, d.Rule, d.Retryable, d.Hint = access.CodeCancelled, "cancelled", true, "send the command again"
+		unused(permits)
+		permits, d.Index = nil, 0
+	}
+	if d.Index < 0 || d.Index >= len(cmds) || d.Index > len(permits) {
+		unused(permits)
+		permits, d.Index = nil, 0
+	}
+	unused(permits[d.Index:])
+	return permits[:d.Index], &d, nil
+}
+
+func unused(permits []*gate.Permit) {
+	for _, p := range permits {
+		if p != nil {
+			p.Done(access.Result{Status: access.StatusUnused})
+		}
+	}
+}
+
+// use spends a permit right before its command's first byte. One that became late while a later command of the same question was held is
+// asked for again, once.
+func (f *front) use(ctx context.Context, p *gate.Permit, c access.Command) (*gate.Permit, *access.Denied, error) {
+	err := p.Use()
+	if err == nil {
+		return p, nil, nil
+	}
+	unused([]*gate.Permit{p})
+	d := deniedBy(err)
+	if d.Rule != permitLate {
+		return nil, d, nil
+	}
+	permits, d, err := f.check(ctx, []access.Command{c})
+	if d != nil || err != nil {
+		return nil, d, err
+	}
+	if err := permits[0].Use(); err != nil {
+		unused(permits)
+		return nil, deniedBy(err), nil
+	}
+	return permits[0], nil, nil
+}
+
+// barrier waits for a cancel that is on its way, so that it cannot hit what comes next.
+func (l *link) barrier() {
+	l.flight.Lock()
+	defer l.flight.Unlock()
+}
+
+// maxBatch is how many commands one question may carry.
+const maxBatch = api.MaxBatch

@@ -1,0 +1,202 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sallyport/sallyport/agent/protocol"
+)
+
+var errTarget = errors.New("connection to the target lost")
+
+// targetKey is what a cancel request to the target needs.
+type targetKey struct {
+	pid    uint32
+	secret []byte
+	tls    *tls.Config
+}
+
+// login dials the target and logs in with the agent's credential. What goes wrong is told to the client without the target's
+// own words, which may name addresses and users.
+func (l *link) login(ctx context.Context, st *startup) (status byte, err error) {
+	ctx, stop := context.WithTimeout(ctx, loginWait)
+	defer stop()
+	cfg, err := l.config(st)
+	if err != nil {
+		return 0, fmt.Errorf("login: %w", err)
+	}
+	pg, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return 0, l.loginFailed(ctx, st, err)
+	}
+	h, err := pg.Hijack()
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("login: %w", err), pg.Close(ctx))
+	}
+	l.conn = h.Conn
+	if h.Frontend.ReadBufferLen() != 0 || h.TxStatus != statusIdle {
+		return 0, fmt.Errorf("login: %w", errOutOfStep)
+	}
+	for name, value := range h.ParameterStatuses {
+		if !steady(name, value, "") {
+			return 0, fmt.Errorf("login: the target reports %s=%q, which the room pins", name, value)
+		}
+	}
+	if h.ParameterStatuses["client_encoding"] == "" || h.ParameterStatuses["standard_conforming_strings"] == "" {
+		return 0, fmt.Errorf("login: the target does not report what the room pins")
+	}
+	l.role = h.ParameterStatuses["session_authorization"]
+	l.statuses = h.ParameterStatuses
+	l.key = targetKey{pid: h.PID, secret: h.SecretKey, tls: cfg.TLSConfig}
+	l.pid = h.PID
+	if _, err := rand.Read(l.ours[:]); err != nil {
+		return 0, fmt.Errorf("login: cancel key: %w", err)
+	}
+	return h.TxStatus, nil
+}
+
+// loginFailed logs what the target said and tells the client what it may know.
+func (l *link) loginFailed(ctx context.Context, st *startup, err error) error {
+	l.s.Log.Error("login to target failed", "session", l.s.ID, "target", l.s.Target, "error", err)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "3D000":
+			return refuseStart("3D000", "ask which databases the target has", "database %q does not exist", st.database)
+		case "53300", "57P03":
+			return refuseStart(pgErr.Code, "try again later", "the target takes no more connections now")
+		case "22023", "22007", "42704":
+			return refuseStart(pgErr.Code, "connect without it", "the target does not take a startup parameter's value")
+		}
+		return refuseStart(stateNoAuth, "the agent's log has the reason", "the gate could not log in to target %q", l.s.Target)
+	}
+	return refuseStart(stateUnreachable, "the agent's log has the reason", "the gate cannot reach target %q", l.s.Target)
+}
+
+// config is complete in itself: nothing of the environment (PGHOST, a password file) may choose where the agent logs in.
+func (l *link) config(st *startup) (*pgconn.Config, error) {
+	cfg, err := pgconn.ParseConfig("host=target port=5432 user=u dbname=d sslmode=disable connect_timeout=20")
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := tlsOf(l.s.Login.TLS)
+	if err != nil {
+		return nil, err
+	}
+	cfg.User, cfg.Password, cfg.Database = l.s.Login.User, l.s.Login.Password.Reveal(), st.database
+	cfg.TLSConfig, cfg.Fallbacks, cfg.SSLNegotiation, cfg.SSLCertMode = tlsConfig, nil, "postgres", "disable"
+	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = nil, nil, nil, nil
+	cfg.KerberosSpn, cfg.KerberosSrvName = "", ""
+	cfg.MinProtocolVersion, cfg.MaxProtocolVersion = "3.0", "3.0"
+	cfg.MaxProtocolMessageBodyLen = maxHeld
+	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"target"}, nil }
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := l.s.Dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if tlsConfig == nil && !loopback(c) {
+			return nil, errors.Join(errors.New("TLS mode disable is for loopback and unix sockets only"), c.Close())
+		}
+		return c, nil
+	}
+	cfg.RuntimeParams = map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+	for name, value := range st.settings {
+		cfg.RuntimeParams[name] = value
+	}
+	return cfg, nil
+}
+
+// loopback says whether the other end is on this machine.
+func loopback(c net.Conn) bool {
+	switch a := c.RemoteAddr().(type) {
+	case *net.UnixAddr:
+		return true
+	case *net.TCPAddr:
+		return a.IP.IsLoopback()
+	}
+	return false
+}
+
+// tlsOf turns the agent's configuration into how the target must prove itself. The zero TLS is an error.
+func tlsOf(t protocol.TLS) (*tls.Config, error) {
+	switch t.Mode {
+	case "disable":
+		return nil, nil
+	case "verify-full":
+		cfg := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
+		if t.ServerName == "" {
+			return nil, errors.New("TLS mode verify-full needs a server name")
+		}
+		if t.CAFile != "" {
+			pem, err := os.ReadFile(t.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("TLS: %w", err)
+			}
+			cfg.RootCAs = x509.NewCertPool()
+			if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("TLS: no certificate in %s", t.CAFile)
+			}
+		}
+		return cfg, nil
+	case "pin":
+		if len(t.Pin) != sha256.Size {
+			return nil, fmt.Errorf("TLS: pin of %d bytes, want %d", len(t.Pin), sha256.Size)
+		}
+		return &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12,
+			InsecureSkipVerify: true, //nolint:gosec // the key itself is pinned instead, below
+			VerifyConnection:   pinned(t.Pin)}, nil
+	}
+	return nil, fmt.Errorf("TLS mode %q: want disable, verify-full or pin", t.Mode)
+}
+
+// pinned accepts exactly one public key, whoever signed for it.
+func pinned(pin []byte) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 {
+			return errors.New("target sent no certificate")
+		}
+		sum := sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo)
+		if subtle.ConstantTimeCompare(sum[:], pin) != 1 {
+			return errors.New("target's key is not the pinned one")
+		}
+		return nil
+	}
+}
+
+// secure starts TLS on a new connection to the target, where the session has it: as libpq does, so that the key of a cancel
+// request is not sent in the clear.
+func (k *targetKey) secure(ctx context.Context, c net.Conn) (net.Conn, error) {
+	if k.tls == nil {
+		return c, nil
+	}
+	var msg [8]byte
+	binary.BigEndian.PutUint32(msg[:], 8)
+	binary.BigEndian.PutUint32(msg[4:], codeSSL)
+	if _, err := c.Write(msg[:]); err != nil {
+		return nil, err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(c, answer[:]); err != nil {
+		return nil, err
+	}
+	if answer[0] != 'S' {
+		return nil, errors.New("target refuses TLS")
+	}
+	secured := tls.Client(c, k.tls)
+	return secured, secured.HandshakeContext(ctx)
+}

@@ -1,0 +1,284 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// Limits of what a client may keep prepared: far above what drivers' caches hold (hundreds), and flat in memory.
+const (
+	maxStatements = 10000
+	maxPortals    = 1000
+	maxKept       = 64 << 20 // bytes of their texts and parameters
+	maxPending    = 1 << 20  // bytes of a segment that wait for one question
+)
+
+// statement is what Parse made: its text is what every Bind of it is decided on.
+type statement struct {
+	name, text string
+}
+
+// portal is a statement with its parameters. It stays bound to the statement that it was made from, whatever name is parsed anew.
+type portal struct {
+	name      string
+	statement *statement
+	params    []access.Param
+	plan      plan
+	run       *running // decided with Bind, for the first Execute of the same segment
+	fresh     bool     // that Execute may still come
+	asked     bool     // its description was asked for
+	size      int
+
+	// of the back loop
+	fields    []field
+	described bool
+	mask      *masking
+	maskFor   *expect
+}
+
+// segment is the present one.
+type segment struct {
+	open     bool
+	status   byte // of the transaction when it began
+	inTxn    bool // as far as the commands of the segment tell
+	sent     bool // something of it is at the target
+	skipping bool // denied or failed here: everything up to Sync is dropped
+	items    []*item
+	commands []access.Command
+	bytes    int
+	effects  []effect
+	names    map[string]*statement // of this segment; nil: closed in it
+	portals  map[string]*portal
+}
+
+// effect is what a message does to the names at the target, once it has said so.
+type effect struct {
+	e      *expect
+	portal bool
+	name   string
+}
+
+// item is one extended message that waits for the decision of its segment.
+type item struct {
+	tag     byte
+	msg     []byte
+	command int // in commands; -1 for none
+	plan    plan
+	made    *statement
+	portal  *portal
+	name    string // of Close
+	ofStmt  bool   // Close, Describe
+	fail    *reply // it cannot work: what the client is told
+	bound   bool   // Execute: decided with its Bind
+}
+
+// extended takes one extended message into the segment.
+func (f *front) extended(ctx context.Context, tag byte, msg []byte) error {
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	if f.seg.skipping {
+		return nil
+	}
+	it := &item{tag: tag, msg: msg, command: -1}
+	c := cursor{b: msg[header:]}
+	switch tag {
+	case 'P':
+		f.parse(it, &c)
+	case 'B':
+		f.bind(it, &c)
+	case 'E':
+		f.execute(it, &c)
+	default:
+		f.describeOrClose(it, &c)
+	}
+	if c.end() != nil {
+		return violated("malformed message %q", tag)
+	}
+	f.seg.items = append(f.seg.items, it)
+	f.seg.bytes += len(msg)
+	if it.fail != nil || it.plan.changesCatalogue || len(f.seg.commands) >= maxBatch || f.seg.bytes >= maxPending {
+		return f.decide(ctx)
+	}
+	return nil
+}
+
+// askFor adds the item's command to the question.
+func (f *front) askFor(it *item, text string, params []access.Param, prepare bool) {
+	cmd, p := f.command(text, params, prepare)
+	it.command = len(f.seg.commands)
+	if !prepare {
+		it.plan = p
+	}
+	f.seg.commands = append(f.seg.commands, cmd)
+}
+
+func (f *front) parse(it *item, c *cursor) {
+	name, text := string(c.text()), string(c.text())
+	types := int(c.uint16())
+	c.take(4 * types)
+	if c.bad {
+		return
+	}
+	it.made = &statement{name: name, text: text}
+	switch {
+	case strings.HasPrefix(name, own), len(name) > maxSmall:
+		it.fail = &reply{severity: severityError, code: stateDenied, message: "the name of a prepared statement is reserved or too long"}
+		return
+	case len(f.statements)+len(f.seg.names) >= maxStatements, f.held+f.seg.bytes+len(text) > maxKept:
+		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many prepared statements", hint: "close those that are not used any more"}
+		return
+	}
+	f.askFor(it, text, nil, true)
+	if f.seg.names == nil {
+		f.seg.names = make(map[string]*statement)
+	}
+	f.seg.names[name] = it.made
+}
+
+func (f *front) bind(it *item, c *cursor) {
+	name, source := string(c.text()), string(c.text())
+	params, ok := bindParams(c)
+	if !ok {
+		return
+	}
+	st := f.statementBy(source)
+	it.portal = &portal{name: name, statement: st, params: params, size: len(it.msg)}
+	switch {
+	case strings.HasPrefix(name, own), len(name) > maxSmall:
+		it.fail = &reply{severity: severityError, code: stateDenied, message: "the name of a portal is reserved or too long"}
+		return
+	case st == nil:
+		it.fail = unknownStatement(source)
+		return
+	case len(f.portals)+len(f.seg.portals) >= maxPortals, f.held+f.seg.bytes+len(it.msg) > maxKept:
+		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many portals", hint: "close those that are not used any more"}
+		return
+	}
+	f.askFor(it, st.text, params, false)
+	it.portal.plan, it.portal.fresh = it.plan, true
+	if f.seg.portals == nil {
+		f.seg.portals = make(map[string]*portal)
+	}
+	f.seg.portals[name] = it.portal
+}
+
+// bindParams reads the formats and values of Bind, and the formats of its results. Values are kept as they came, text or binary.
+func bindParams(c *cursor) ([]access.Param, bool) {
+	formats := int(c.uint16())
+	forms := c.take(2 * formats)
+	n := int(c.uint16())
+	if c.bad || 4*n > len(c.b) || formats > 1 && formats != n || !knownFormats(forms) {
+		c.bad = true
+		return nil, false
+	}
+	params := make([]access.Param, n)
+	for i := range params {
+		size := int(int32(c.uint32()))
+		if size == -1 {
+			params[i].Null = true
+			continue
+		}
+		params[i].Value = c.take(size)
+	}
+	results := int(c.uint16())
+	if forms := c.take(2 * results); !knownFormats(forms) {
+		c.bad = true
+	}
+	return params, !c.bad
+}
+
+// knownFormats: text and binary are all there is.
+func knownFormats(forms []byte) bool {
+	for i := 0; i+1 < len(forms); i += 2 {
+		if forms[i] != 0 || forms[i+1] > binaryForm {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *front) execute(it *item, c *cursor) {
+	name := string(c.text())
+	c.uint32() // the most rows: the target keeps to it
+	if c.bad {
+		return
+	}
+	p := f.portalBy(name)
+	if p == nil {
+		it.fail = unknownPortal(name)
+		return
+	}
+	it.portal = p
+	if p.fresh {
+		it.bound, it.plan, p.fresh = true, p.plan, false
+	} else {
+		f.askFor(it, p.statement.text, p.params, false)
+	}
+	f.moves(it.plan)
+}
+
+func (f *front) describeOrClose(it *item, c *cursor) {
+	kind, name := c.byte(), string(c.text())
+	if c.bad || kind != 'S' && kind != 'P' {
+		c.bad = true
+		return
+	}
+	it.name, it.ofStmt = name, kind == 'S'
+	if it.tag == 'C' {
+		if it.ofStmt {
+			if f.seg.names == nil {
+				f.seg.names = make(map[string]*statement)
+			}
+			f.seg.names[name] = nil
+		} else {
+			if f.seg.portals == nil {
+				f.seg.portals = make(map[string]*portal)
+			}
+			f.seg.portals[name] = nil
+		}
+		return
+	}
+	if it.ofStmt {
+		if it.made = f.statementBy(name); it.made == nil {
+			it.fail = unknownStatement(name)
+		}
+		return
+	}
+	if it.portal = f.portalBy(name); it.portal == nil {
+		it.fail = unknownPortal(name)
+	}
+}
+
+func unknownStatement(name string) *reply {
+	return &reply{severity: severityError, code: stateNoStatement, message: fmt.Sprintf("prepared statement %q does not exist", name)}
+}
+
+func unknownPortal(name string) *reply {
+	return &reply{severity: severityError, code: stateNoPortal, message: fmt.Sprintf("portal %q does not exist", name)}
+}
+
+func (f *front) statementBy(name string) *statement {
+	if st, ok := f.seg.names[name]; ok {
+		return st
+	}
+	return f.statements[name]
+}
+
+func (f *front) portalBy(name string) *portal {
+	if p, ok := f.seg.portals[name]; ok {
+		return p
+	}
+	return f.portals[name]
+}
+
+// textOf is the text of a prepared statement, for facts.
+func (f *front) textOf(name string) (string, bool) {
+	if st := f.statementBy(name); st != nil {
+		return st.text, true
+	}
+	return "", false
+}

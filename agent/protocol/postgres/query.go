@@ -1,0 +1,106 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// poison is what goes to the target in place of a denied text inside a transaction: it cannot parse, so the target itself
+// fails the transaction.
+const poison = "sallyport: denied"
+
+// query decides and runs one Query message: one command, however many statements it holds.
+func (f *front) query(ctx context.Context, msg []byte) error {
+	if f.seg.open {
+		return violated("a Query message before the Sync of the extended protocol")
+	}
+	c := cursor{b: msg[header:]}
+	text := string(c.text())
+	if c.end() != nil {
+		return violated("malformed Query message")
+	}
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	cmd, p := f.command(text, nil, false)
+	f.copying = p.copyIn
+	defer func() { f.seg.open = false }()
+	permits, denied, err := f.check(ctx, []access.Command{cmd})
+	if err != nil {
+		return err
+	}
+	if denied != nil {
+		return f.deny(refusal(denied))
+	}
+	f.barrier()
+	permit, denied, err := f.use(ctx, permits[0], cmd)
+	if err != nil {
+		return err
+	}
+	if denied != nil {
+		return f.deny(refusal(denied))
+	}
+	r := &running{permit: permit, classes: cmd.Classes, started: time.Now(), limit: permit.RowLimit(), alone: p.statements <= 1}
+	f.forget("")
+	f.drop("")
+	f.after(p)
+	if err := f.q.push(&expect{kind: kindQuery, run: r}); err != nil {
+		r.end(access.StatusLost, "")
+		return err
+	}
+	if _, err := f.w.Write(msg); err != nil {
+		return f.lost(err)
+	}
+	return f.flush()
+}
+
+// deny answers a Query that must not run. Outside a transaction nothing goes to the target; inside one that is still good the
+// poison does, so that both sides know that the transaction has failed.
+func (f *front) deny(rep *reply) error {
+	if f.seg.status != statusBlock {
+		return f.q.answer(appendReady(rep.append(nil), f.seg.status), f.out)
+	}
+	f.barrier()
+	if err := f.q.push(&expect{kind: kindQuery, reply: rep}); err != nil {
+		return err
+	}
+	if _, err := f.w.Write(appendQuery(nil, poison)); err != nil {
+		return f.lost(err)
+	}
+	f.forget("")
+	return f.flush()
+}
+
+// functionCall refuses the fast path by name: which function runs is a number that says nothing to a policy.
+func (f *front) functionCall(ctx context.Context, msg []byte) error {
+	if f.seg.open {
+		return violated("a FunctionCall message before the Sync of the extended protocol")
+	}
+	c := cursor{b: msg[header:]}
+	oid := c.uint32()
+	if c.bad {
+		return violated("malformed FunctionCall message")
+	}
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	defer func() { f.seg.open = false }()
+	cmd := f.refused("FUNCTION CALL", fmt.Sprintf("function call of oid %d", oid), "postgres.function-call", "call the function in a SELECT, by its name")
+	permits, denied, err := f.check(ctx, []access.Command{cmd})
+	unused(permits)
+	if err != nil {
+		return err
+	}
+	if denied == nil {
+		denied = refusedAnyway(cmd)
+	}
+	return f.deny(refusal(denied))
+}
+
+// refusedAnyway holds the room to its own refusal, whatever the gate says.
+func refusedAnyway(c access.Command) *access.Denied {
+	return &access.Denied{Code: access.CodeUnsupported, Rule: c.Refused.Rule, Hint: c.Refused.Hint}
+}

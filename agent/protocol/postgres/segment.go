@@ -1,0 +1,237 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// decide asks about what the segment holds, and forwards it up to the first message that is denied or cannot work.
+func (f *front) decide(ctx context.Context) error {
+	items, cmds := f.seg.items, f.seg.commands
+	f.seg.items, f.seg.commands, f.seg.bytes = nil, nil, 0
+	if len(items) == 0 {
+		return nil
+	}
+	var permits []*gate.Permit
+	var denied *access.Denied
+	if len(cmds) > 0 {
+		var err error
+		if permits, denied, err = f.check(ctx, cmds); err != nil {
+			return err
+		}
+	}
+	f.barrier()
+	spent := 0
+	for _, it := range items {
+		rep := it.fail
+		var permit *gate.Permit
+		if it.command >= 0 && rep == nil {
+			d := denied
+			if it.command < len(permits) {
+				var err error
+				spent = it.command + 1
+				if permit, d, err = f.use(ctx, permits[it.command], cmds[it.command]); err != nil {
+					unused(permits[spent:])
+					return err
+				}
+			}
+			if permit == nil {
+				if d == nil { // a permit is missing and nobody said why
+					d = deniedBy(errOutOfStep)
+				}
+				rep = refusal(d)
+			}
+		}
+		if rep != nil {
+			unused(permits[spent:])
+			return f.poisoned(rep)
+		}
+		var r *running
+		if permit != nil {
+			c := cmds[it.command]
+			r = &running{permit: permit, classes: c.Classes, started: time.Now(), limit: permit.RowLimit(), alone: true}
+		}
+		if err := f.forward(it, r); err != nil {
+			r.end(access.StatusLost, "")
+			unused(permits[spent:])
+			return err
+		}
+	}
+	return nil
+}
+
+// forward sends one message on, and says what is owed for it.
+func (f *front) forward(it *item, r *running) error {
+	f.seg.sent = true
+	e := &expect{run: r}
+	switch it.tag {
+	case 'P':
+		e.kind, e.made = kindParse, it.made
+		f.effect(e, false, it.made.name)
+		if it.made.name == "" {
+			f.forget("") // the target drops it before it looks at the new text
+		}
+	case 'B':
+		e.kind, e.portal = kindBind, it.portal
+		it.portal.run = r
+		f.effect(e, true, it.portal.name)
+	case 'D':
+		e.kind = kindDescribeStatement
+		if !it.ofStmt {
+			e.kind, e.portal = kindDescribePortal, it.portal
+			it.portal.asked = true
+		}
+	case 'C':
+		e.kind = kindClose
+		f.effect(e, !it.ofStmt, it.name)
+	case 'E':
+		e.kind, e.portal = kindExecute, it.portal
+		if it.bound {
+			e.run = it.portal.run
+			it.portal.run = nil
+		}
+		if err := f.describeFirst(it.portal); err != nil {
+			return err
+		}
+		f.after(it.plan)
+	}
+	if err := f.q.push(e); err != nil {
+		return err
+	}
+	if _, err := f.w.Write(it.msg); err != nil {
+		return f.lost(err)
+	}
+	return nil
+}
+
+func (f *front) effect(e *expect, portal bool, name string) {
+	f.seg.effects = append(f.seg.effects, effect{e: e, portal: portal, name: name})
+}
+
+// describeFirst asks for a portal's description where the client has not: its rows cannot be judged without.
+func (f *front) describeFirst(p *portal) error {
+	if p.asked || !f.guarded() {
+		return nil
+	}
+	p.asked = true
+	if err := f.q.push(&expect{kind: kindDescribePortal, portal: p, hidden: true}); err != nil {
+		return err
+	}
+	if _, err := f.w.Write(appendDescribePortal(nil, p.name)); err != nil {
+		return f.lost(err)
+	}
+	return nil
+}
+
+// poisoned answers a message of the extended protocol that must not go on. Where the target has seen nothing of the segment and no
+// transaction is open, the room answers alone. Otherwise a Bind of a statement that does not exist goes in its place: the target
+// fails, skips to Sync and rolls back, and its error is replaced by rep.
+func (f *front) poisoned(rep *reply) error {
+	f.seg.skipping = true
+	if !f.seg.sent && f.seg.status != statusBlock {
+		return f.q.answer(rep.append(nil), f.out)
+	}
+	if err := f.q.push(&expect{kind: kindPoison, reply: rep}); err != nil {
+		return err
+	}
+	if _, err := f.w.Write(appendBind(nil, own, own+" denied")); err != nil {
+		return f.lost(err)
+	}
+	f.seg.sent = true
+	return nil
+}
+
+// flushed deals with Flush: what is owed must come now.
+func (f *front) flushed(ctx context.Context) error {
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	if err := f.decide(ctx); err != nil {
+		return err
+	}
+	if !f.seg.sent {
+		return nil
+	}
+	if _, err := f.w.Write(appendBare(nil, 'H')); err != nil {
+		return f.lost(err)
+	}
+	return f.flush()
+}
+
+// sync ends the segment: the target answers with ReadyForQuery, exactly once.
+func (f *front) sync(ctx context.Context) error {
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	if err := f.decide(ctx); err != nil {
+		return err
+	}
+	f.seg.open = false
+	if err := f.q.push(&expect{kind: kindSync}); err != nil {
+		return err
+	}
+	if _, err := f.w.Write(appendBare(nil, 'S')); err != nil {
+		return f.lost(err)
+	}
+	return f.flush()
+}
+
+// settle takes over what the finished segment did to the names at the target. Nothing is owed when it is called.
+func (f *front) settle() {
+	for _, x := range f.seg.effects {
+		if x.portal {
+			f.settlePortal(x)
+			continue
+		}
+		if x.e.ok {
+			f.forget(x.name)
+			if x.e.made != nil {
+				f.statements[x.name] = x.e.made
+				f.held += len(x.e.made.text) + len(x.name)
+			}
+		}
+	}
+	f.seg.effects = nil
+	_, _, status, _ := f.q.state()
+	if status == statusIdle {
+		for name := range f.portals {
+			f.drop(name)
+		}
+	}
+}
+
+func (f *front) settlePortal(x effect) {
+	p := x.e.portal
+	if p != nil {
+		p.fresh = false
+		p.run.end(access.StatusOK, "") // bound, and never executed
+		p.run = nil
+	}
+	if !x.e.ok && x.name != "" {
+		return // the target has kept what had this name
+	}
+	f.drop(x.name)
+	if x.e.ok && p != nil {
+		f.portals[x.name] = p
+		f.held += p.size
+	}
+}
+
+// forget drops a prepared statement.
+func (f *front) forget(name string) {
+	if st, ok := f.statements[name]; ok {
+		f.held -= len(st.text) + len(name)
+		delete(f.statements, name)
+	}
+}
+
+// drop drops a portal.
+func (f *front) drop(name string) {
+	if p, ok := f.portals[name]; ok {
+		f.held -= p.size
+		delete(f.portals, name)
+	}
+}

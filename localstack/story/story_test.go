@@ -1,0 +1,40 @@
+package story_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sallyport/sallyport/localstack/story"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The same story that `make demo` plays, with the binaries that `make build` made.
+func TestStory(t *testing.T) {
+	bin, err := filepath.Abs("../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(bin, "sallyport-agent")); err != nil {
+		t.Fatalf("%v: run `make build` first", err)
+	}
+	before := leftovers(t)
+	if err := story.Play(t.Context(), story.Config{Bin: bin, Out: t.Output()}); err != nil {
+		t.Fatal(err)
+	}
+	if after := leftovers(t); len(after) > len(before) {
+		t.Errorf("left behind: %q", after)
+	}
+}
+
+func leftovers(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), "sallyport-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -86,7 +86,7 @@ func verifyDPoP(raw, method, path, base, accessToken string, now time.Time) (Pos
 	case len(c.ID) < 16 || len(c.ID) > 128:
 		return Possession{}, errors.New("its jti is not 16 to 128 bytes")
 	}
-	return Possession{Thumbprint: jkt, Used: usedOnce("jti", []byte(jkt+"\x00"+c.ID), time.Unix(c.IssuedAt, 0).Add(Window))}, nil
+	return Possession{Thumbprint: jkt, Used: UsedOnce("jti", []byte(jkt+"\x00"+c.ID), time.Unix(c.IssuedAt, 0).Add(Window))}, nil
 }
 
 // sameURL compares a proof's URL with our own, normalised as RFC 9449 section 4.3 says. A query or fragment is not ours.
@@ -115,9 +115,9 @@ func host(u *url.URL) string {
 	return strings.ToLower(u.Hostname()) + " " + port
 }
 
-// usedOnce is the put-if-absent that makes something single use. It is kept for as long as the thing itself would still be
+// UsedOnce is the put-if-absent that makes something single use. It is kept for as long as the thing itself would still be
 // accepted, and a minute more for clocks that differ.
-func usedOnce(kind string, what []byte, until time.Time) store.Write {
+func UsedOnce(kind string, what []byte, until time.Time) store.Write {
 	h := sha256.Sum256(what)
 	return store.Write{Table: store.Grants, Item: store.Item{
 		Key: store.Key{PK: kind + "#" + encode(h[:]), SK: kind}, Expires: until.Add(time.Minute).Truncate(time.Second), Body: []byte(`{}`),
@@ -151,11 +151,20 @@ func Bearer(r *http.Request) (string, error) {
 // Request authenticates a request of a principal or actor: its access token, and the proof that the caller holds the token's key,
 // each signature verified before any I/O, the proof good once. Whether the lineage is alive is asked with Live.
 func (v *Verifier) Request(ctx context.Context, r *http.Request, base string, items store.Items, now time.Time) (Claims, error) {
+	return v.request(ctx, r, base, items, now, v.Access)
+}
+
+// RenewRequest is Request for a token that is Renewable: only for renewing it.
+func (v *Verifier) RenewRequest(ctx context.Context, r *http.Request, base string, items store.Items, now time.Time) (Claims, error) {
+	return v.request(ctx, r, base, items, now, v.Renewable)
+}
+
+func (v *Verifier) request(ctx context.Context, r *http.Request, base string, items store.Items, now time.Time, verify func(string, time.Time) (Claims, error)) (Claims, error) {
 	raw, err := Bearer(r)
 	if err != nil {
 		return Claims{}, err
 	}
-	c, err := v.Access(raw, now)
+	c, err := verify(raw, now)
 	if err != nil {
 		return Claims{}, err
 	}

@@ -82,6 +82,12 @@ func NewIssuer(iss string, key store.Signer, epoch int64) *Issuer {
 	return &Issuer{iss: iss, key: key, epoch: epoch}
 }
 
+// Name is the issuer's name, "iss".
+func (i *Issuer) Name() string { return i.iss }
+
+// Epoch is the epoch of what it signs.
+func (i *Issuer) Epoch() int64 { return i.epoch }
+
 // Access signs an access token. It refuses claims that Verifier.Access would refuse.
 func (i *Issuer) Access(ctx context.Context, c Claims) (string, error) {
 	w := accessClaims{
@@ -171,6 +177,23 @@ func (v *Verifier) Access(raw string, now time.Time) (Claims, error) {
 		return Claims{}, api.Because(api.ErrLogin, loginHint, "access token: %v", err)
 	}
 	return c, nil
+}
+
+// Renewable verifies an access token that may have expired, as long as its grant has not. It is good for nothing but renewal, together
+// with a proof of its key and a root that is alive: a program that slept through five minutes need not log in again.
+func (v *Verifier) Renewable(raw string, now time.Time) (Claims, error) {
+	var w accessClaims
+	if err := verifyKnown(raw, typAccess, v.keys, &w); err != nil {
+		return Claims{}, api.Because(api.ErrLogin, loginHint, "access token: %v", err)
+	}
+	at := now
+	if exp := time.Unix(w.Expires, 0); !at.Before(exp) {
+		at = exp.Add(-time.Second)
+	}
+	if !now.Before(time.Unix(w.GrantEnds, 0)) {
+		return Claims{}, api.Because(api.ErrLogin, loginHint, "access token: its grant has ended")
+	}
+	return v.Access(raw, at)
 }
 
 // Ticket verifies a relay ticket. Its errors are of kind api.ErrLogin.

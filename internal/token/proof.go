@@ -124,7 +124,7 @@ func VerifyKeyProof(raw, iss string, now time.Time) (Possession, error) {
 	case !isRandom(c.ID):
 		return Possession{}, api.Because(api.ErrDenied, "", "key proof: its jti is not 32 bytes")
 	}
-	return Possession{Thumbprint: jkt, Used: usedOnce("jti", []byte(jkt+"\x00"+c.ID), time.Unix(c.IssuedAt, 0).Add(Window))}, nil
+	return Possession{Thumbprint: jkt, Used: UsedOnce("jti", []byte(jkt+"\x00"+c.ID), time.Unix(c.IssuedAt, 0).Add(Window))}, nil
 }
 
 // LoginNonce is the OIDC nonce of a login whose ID token only the holder of a key can use: the provider signs it into the token,
@@ -162,7 +162,7 @@ func CheckNonce(stateKey []byte, nonce, jkt string, target access.TargetName, en
 	if !now.Before(until) {
 		return store.Write{}, api.Because(api.ErrLogin, "open the connection again", "the nonce has expired")
 	}
-	return usedOnce("nonce", b[:24], until), nil
+	return UsedOnce("nonce", b[:24], until), nil
 }
 
 func nonceMAC(stateKey, head []byte, jkt string, target access.TargetName, endpoint string) []byte {

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -17,6 +15,11 @@ type Bundle struct {
 	Holds   []Hold   // sorted by name
 	Classes []access.Class
 	Roles   Roles
+
+	archive []byte
+	rules   []*rule
+	index   index
+	cases   []testCase
 }
 
 // Target is what everybody may know of a configured destination. Address and credential are the agent's alone.
@@ -53,29 +56,18 @@ func common(a, b []string) bool {
 
 // Target finds a target by name.
 func (b *Bundle) Target(name access.TargetName) (Target, bool) {
-	for _, t := range b.Targets {
-		if t.Name == name {
-			return t, true
-		}
+	i := slices.IndexFunc(b.Targets, func(t Target) bool { return t.Name == name })
+	if i < 0 {
+		return Target{}, false
 	}
-	return Target{}, false
+	return b.Targets[i], true
 }
 
 // Hold finds a hold by name.
 func (b *Bundle) Hold(name string) (Hold, bool) {
-	for _, h := range b.Holds {
-		if h.Name == name {
-			return h, true
-		}
+	i := slices.IndexFunc(b.Holds, func(h Hold) bool { return h.Name == name })
+	if i < 0 {
+		return Hold{}, false
 	}
-	return Hold{}, false
+	return b.Holds[i], true
 }
-
-// Load reads a policy directory strictly. Its error lists every Problem that was found.
-func Load(dir fs.FS) (*Bundle, error) { return nil, errors.New("not there yet") }
-
-// Archive is the bundle as canonical bytes.
-func (b *Bundle) Archive() []byte { return nil }
-
-// FromArchive reads what Archive wrote; other bytes, even with the same meaning, are an error.
-func FromArchive(archive []byte) (*Bundle, error) { return nil, errors.New("not there yet") }

@@ -1,31 +1,15 @@
 package policy
 
 import (
-	"io/fs"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/sallyport/sallyport/internal/access"
 )
 
-// Problem is something wrong with a policy directory.
-type Problem struct {
-	File    string `json:"file"`
-	Line    int    `json:"line,omitempty"`   // from 1; 0 where the file as a whole is meant
-	Column  int    `json:"column,omitempty"` // from 1
-	Warning bool   `json:"warning,omitempty"`
-	Message string `json:"message"`
-}
-
-// TestResult is one case of tests/*.yaml.
-type TestResult struct {
-	File string `json:"file"`
-	Line int    `json:"line"`
-	Name string `json:"name"`
-	// Failures say what differs from what the case wants; none means that it passed.
-	Failures []string `json:"failures,omitempty"`
-	Verdict  Verdict  `json:"verdict"`
-}
-
-// Explanation is a verdict with the policies that were looked at, step by step.
+// Explanation is a verdict with the policies that were looked at, step by step. A verdict that settles before any policy is
+// looked at (an unknown target, the capability) has no steps.
 type Explanation struct {
 	Verdict Verdict `json:"verdict"`
 	Steps   []Step  `json:"steps"`
@@ -37,7 +21,8 @@ type Step struct {
 	Resource string         `json:"resource"` // as policies name it: Table::"app/public.orders"
 	Outcome  access.Outcome `json:"outcome"`
 	Rule     string         `json:"rule"`
-	Policies []PolicyTrace  `json:"policies"`
+	Hint     string         `json:"hint,omitempty"`
+	Policies []PolicyTrace  `json:"policies"` // whose scope may fit; the others were not looked at
 }
 
 // PolicyTrace says how one policy took part in a Step.
@@ -47,16 +32,33 @@ type PolicyTrace struct {
 	Hold    string `json:"hold,omitempty"`
 	File    string `json:"file"`
 	Line    int    `json:"line"`
-	Scope   bool   `json:"scope"`   // its scope may fit: it was evaluated
 	Applies bool   `json:"applies"` // scope and conditions hold
 	Error   string `json:"error,omitempty"`
 }
 
-// Lint finds every problem of a policy directory: errors, for which Load refuses it, and warnings.
-func Lint(dir fs.FS) []Problem { return nil }
-
-// Test runs the bundle's own cases.
-func (b *Bundle) Test() []TestResult { return nil }
-
 // Explain decides like Decide and says how.
-func Explain(b *Bundle, r Request) Explanation { return Explanation{} }
+func Explain(b *Bundle, r Request) Explanation { return explain(b, r, (*judge).command) }
+
+// ExplainConnect decides like Connect and says how.
+func ExplainConnect(b *Bundle, r Request) Explanation { return explain(b, r, (*judge).connect) }
+
+func explain(b *Bundle, r Request, decide func(*judge) Verdict) Explanation {
+	e := Explanation{Steps: []Step{}}
+	j := &judge{b: b, r: r}
+	j.trace = func(action types.String, resource types.EntityUID, candidates []*rule, v Verdict) {
+		s := Step{Action: string(action), Resource: resource.String(), Outcome: v.Outcome, Rule: v.Rule, Hint: v.Hint, Policies: []PolicyTrace{}}
+		for _, c := range candidates {
+			fired, failed, why := j.w.authorize(action, resource, []*rule{c})
+			t := PolicyTrace{ID: c.id, Effect: c.effect(), Hold: c.hold, File: c.file, Line: c.at.line, Applies: len(fired) > 0}
+			if failed != nil {
+				t.Error = why
+			}
+			s.Policies = append(s.Policies, t)
+		}
+		if !slices.ContainsFunc(e.Steps, func(o Step) bool { return o.Action == s.Action && o.Resource == s.Resource }) {
+			e.Steps = append(e.Steps, s)
+		}
+	}
+	e.Verdict = guard(func() Verdict { return decide(j) })
+	return e
+}

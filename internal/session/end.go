@@ -65,7 +65,7 @@ func End(ctx context.Context, items store.Items, id access.SessionID, reason str
 		body, err := json.Marshal(Mark{Session: id, Reason: reason, Time: now})
 		encode = err
 		return &store.Write{Table: store.Registry, Item: store.Item{
-			Key: store.Key{PK: markPartition(r.Agent, made), SK: string(id)}, Expires: r.Expires, Body: body}}
+			Key: store.Key{PK: markPartition(r.Agent, made), SK: string(id)}, Expires: r.Expires.Truncate(time.Second), Body: body}}
 	})
 	return errors.Join(err, encode)
 }

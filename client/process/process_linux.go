@@ -50,10 +50,11 @@ func peerOf(fd int) (*Peer, error) {
 		return nil, fmt.Errorf("the caller's process is not visible from here (another pid namespace): %w", ErrGone)
 	}
 	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 6.5
+		pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
+	}
 	if err != nil {
-		if pidfd, err = unix.PidfdOpen(int(cred.Pid), 0); err != nil {
-			return nil, errors.Join(ErrGone, err)
-		}
+		return nil, errors.Join(ErrGone, err)
 	}
 	p := &Peer{ID: ID{PID: int(cred.Pid)}, UID: int(cred.Uid), fd: pidfd}
 	s, err := readStat(p.PID)

@@ -29,9 +29,21 @@ type Exit struct{ Code int }
 
 func (e *Exit) Error() string { return fmt.Sprintf("the program ended with exit status %d", e.Code) }
 
+func catchSignals() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 16)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	return c, func() { signal.Stop(c) }
+}
+
 // Wait starts the program and waits for it. Signals to this process go on to it, but for those that a terminal sends to both
 // anyway. When ctx ends the program is told to terminate, and waited for.
 func (c Command) Wait(ctx context.Context) error {
+	signals, release := catchSignals()
+	defer release()
+	return c.wait(ctx, signals)
+}
+
+func (c Command) wait(ctx context.Context, signals <-chan os.Signal) error {
 	path, err := exec.LookPath(c.Argv[0])
 	if err != nil {
 		return api.Because(api.ErrBadRequest, "", "%v", err)
@@ -42,10 +54,6 @@ func (c Command) Wait(ctx context.Context) error {
 			Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: u.Groups},
 		}
 	}
-	// Caught, not ignored: an ignored signal stays ignored in the program.
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return api.Because(api.ErrBadRequest, "", "start %s: %v", c.Argv[0], err)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/client/endpoint"
 	"github.com/sallyport/sallyport/internal/access"
 )
 
@@ -35,4 +36,15 @@ func environment(base []string, u *User, clears func(name string) bool, add []st
 // dsnVariable is SALLYPORT_<NAME>_DSN.
 func dsnVariable(t access.TargetName) string {
 	return "SALLYPORT_" + strings.ToUpper(strings.ReplaceAll(string(t), "-", "_")) + "_DSN"
+}
+
+// ClientEnv is what a client of one target gets: our environment, less what would lead it elsewhere, and where the target is.
+func ClientEnv(base []string, p endpoint.Protocol, l endpoint.Local) []string {
+	var env []string
+	for _, kv := range base {
+		if name, _, ok := strings.Cut(kv, "="); ok && !p.Clears(name) {
+			env = append(env, kv)
+		}
+	}
+	return append(env, p.Env(l)...)
 }

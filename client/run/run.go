@@ -20,6 +20,7 @@ import (
 type Identity interface {
 	Voice() Voice
 	Lineage() access.Lineage
+	Capability() access.Capability
 	URL() string
 	Fresh(ctx context.Context) error
 	Keep(ctx context.Context) error
@@ -56,6 +57,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	if len(c.Argv) == 0 || c.Identity == nil || c.Reach == nil || c.Log == nil {
 		return errors.New("run: identity, reach, log and a program are all needed")
 	}
+	// Caught, not ignored: an ignored signal stays ignored in the program. And caught now, so that none ends this process between
+	// the first socket and the program's start.
+	signals, release := catchSignals()
+	defer release()
 	r, err := begin(c)
 	if err != nil {
 		return err
@@ -93,7 +98,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	return Command{
 		Argv: c.Argv, Env: environment(c.Env, c.User, r.clears(ready), add), User: c.User,
 		Stdin: c.Stdin, Out: c.Stdout, Err: c.Stderr,
-	}.Wait(ctx)
+	}.wait(ctx, signals)
 }
 
 // running is a run in progress.
@@ -136,7 +141,8 @@ func (r *running) open(ctx context.Context) (string, error) {
 	}
 	r.onClose(s.Remove)
 	ctl := &control{
-		tree: r.tree, hello: Hello{URL: r.c.Identity.URL(), Lineage: r.c.Identity.Lineage()}, voice: r.c.Identity.Voice(),
+		tree: r.tree, voice: r.c.Identity.Voice(),
+		hello: Hello{URL: r.c.Identity.URL(), Lineage: r.c.Identity.Lineage(), Capability: r.c.Identity.Capability()},
 		fresh: r.c.Identity.Fresh, log: r.c.Log, slots: make(chan struct{}, maxCallers),
 		endpoint: func(asking context.Context, t access.TargetName) (Endpoint, error) { return r.reach(ctx, asking, t) },
 	}

@@ -66,8 +66,9 @@ type answer struct {
 
 // Hello says who a run is, and where its broker.
 type Hello struct {
-	URL     string         `json:"url"`
-	Lineage access.Lineage `json:"lineage"`
+	URL        string            `json:"url"`
+	Lineage    access.Lineage    `json:"lineage"`
+	Capability access.Capability `json:"capability"`
 }
 
 // Endpoint is where programs of the run find a target.

@@ -50,6 +50,7 @@ type Facts struct {
 	InTxn     bool     `json:"in_txn"`               // a transaction block is open
 	Statement int      `json:"statements,omitempty"` // statements in the message
 	Locks     bool     `json:"locks,omitempty"`      // it takes row locks without writing (FOR UPDATE, FOR SHARE)
+	Deletes   bool     `json:"deletes,omitempty"`    // it removes rows, at any depth (DELETE, TRUNCATE, MERGE … DELETE)
 }
 
 // State is the session state that gives a command's bytes their meaning. It is part of the digest.

@@ -102,6 +102,7 @@ type analysis struct {
 	refused *access.Refusal
 	why     string
 	noWhere bool // an UPDATE or DELETE has no WHERE that names a column
+	deletes bool
 	locks   bool
 	dry     bool // EXPLAIN without ANALYZE: what would be written is only read
 	limit   int64
@@ -128,7 +129,7 @@ func (a *analysis) next(s *pg.RawStmt) {
 func (a *analysis) finish(f *facts, statements int) {
 	c := &f.command
 	c.Touches = a.sortedTouches()
-	if len(c.Touches) == 0 {
+	if len(c.Touches) == 0 && a.why == "" {
 		// An empty text, which drivers ping with, or a statement that reads nothing, such as SELECT 1.
 		c.Touches = []access.Touch{{Effect: access.Read, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}}}
 	}
@@ -147,7 +148,7 @@ func (a *analysis) finish(f *facts, statements int) {
 		a.limit = 0
 	}
 	slices.Sort(a.calls)
-	c.Facts = access.Facts{HasWhere: !a.noWhere, Functions: a.calls, RowLimit: a.limit, Statement: statements, Locks: a.locks}
+	c.Facts = access.Facts{HasWhere: !a.noWhere, Functions: a.calls, RowLimit: a.limit, Statement: statements, Locks: a.locks, Deletes: a.deletes}
 	c.Refused, c.Why, c.Complete = a.refused, a.why, a.why == ""
 	if !c.Complete {
 		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})

@@ -162,6 +162,7 @@ func (a *analysis) write(r *relation, down bool, event int, columns ...string) {
 	if a.dry {
 		return
 	}
+	a.deletes = a.deletes || event == eventDelete || event == eventTruncate
 	a.consequences(r, down, event, map[*relation]bool{})
 }
 

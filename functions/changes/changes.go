@@ -172,14 +172,10 @@ func (h *handler) readRoots(ctx context.Context, logins map[access.ActorID]token
 	g.SetLimit(readers)
 	for _, id := range ids {
 		g.Go(func() error {
-			var root token.Root
-			err := error(store.ErrNotFound) // of a lineage without a root
-			if id != "" {
-				root, _, err = token.GetRoot(ctx, h.Items, id, true)
-			}
+			root, _, err := token.GetRoot(ctx, h.Items, id, true)
 			mu.Lock()
 			defer mu.Unlock()
-			if errors.Is(err, store.ErrNotFound) {
+			if errors.Is(err, api.ErrLogin) {
 				gone[id] = true
 				return nil
 			}

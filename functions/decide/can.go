@@ -6,6 +6,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/token"
 )
 
 // can tells a principal or actor what would be decided for one effect on one resource. Nothing is stored and nothing runs, so
@@ -29,8 +30,7 @@ func (d *decider) wouldDecide(r *http.Request) (access.Decision, error) {
 	if err := api.Read(r, &req); err != nil {
 		return access.Decision{}, err
 	}
-	reads := roots{items: d.Items}
-	if err := reads.alive(r.Context(), claims.Lineage(), now); err != nil {
+	if _, _, err := token.Live(r.Context(), d.Items, claims, now); err != nil {
 		return access.Decision{}, d.refusal("the lineage", err)
 	}
 	bundle, err := d.Bundles.Active(r.Context())

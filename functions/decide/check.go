@@ -159,17 +159,12 @@ type standing struct{ code, rule, reason, hint string }
 
 // standing looks at the lineage (strongly), the session's own time and its view of the data.
 func (c *checking) standing(ctx context.Context, st token.State) (standing, error) {
-	err := c.roots.alive(ctx, st.Lineage, c.now)
-	if e := (*api.Error)(nil); errors.As(err, &e) {
-		rule := api.RuleRevoked
-		if errors.Is(e, api.ErrLogin) {
-			rule = api.RuleLoginExpired
-		}
-		return standing{access.CodeRevoked, rule, e.Message, e.Hint}, nil
+	if dead, err := c.roots.dead(ctx, st.Lineage, c.now); err != nil {
+		return standing{}, c.noDecision("the lineage", err)
+	} else if dead.rule != "" {
+		return dead, nil
 	}
 	switch {
-	case err != nil:
-		return standing{}, c.noDecision("the lineage", err)
 	case !c.now.Before(st.Expires):
 		return standing{access.CodeRevoked, api.RuleExpired, "the session ended at " + st.Expires.UTC().Format(time.RFC3339), "connect again"}, nil
 	case !c.classes.same(st.Bundle, c.bundle):
@@ -185,11 +180,25 @@ type roots struct {
 	reads map[access.ActorID]func() (token.Root, error)
 }
 
-func (r *roots) alive(ctx context.Context, l access.Lineage, now time.Time) error {
-	id := l.Root()
-	if id == "" {
-		return api.Because(api.ErrRevoked, "log in again", "the session has no lineage")
+// dead says why a lineage may not act any more; the zero standing says that it may. An error is no answer.
+func (r *roots) dead(ctx context.Context, l access.Lineage, now time.Time) (standing, error) {
+	root, err := r.read(ctx, l.Root())
+	if err == nil {
+		err = root.Alive(l, now)
 	}
+	e := (*api.Error)(nil)
+	switch {
+	case err == nil:
+		return standing{}, nil
+	case errors.As(err, &e) && errors.Is(e, api.ErrRevoked):
+		return standing{access.CodeRevoked, api.RuleRevoked, e.Message, e.Hint}, nil
+	case errors.As(err, &e) && errors.Is(e, api.ErrLogin):
+		return standing{access.CodeRevoked, api.RuleLoginExpired, e.Message, e.Hint}, nil
+	}
+	return standing{}, err
+}
+
+func (r *roots) read(ctx context.Context, id access.ActorID) (token.Root, error) {
 	r.mu.Lock()
 	read, ok := r.reads[id]
 	if !ok {
@@ -203,14 +212,7 @@ func (r *roots) alive(ctx context.Context, l access.Lineage, now time.Time) erro
 		r.reads[id] = read
 	}
 	r.mu.Unlock()
-	root, err := read()
-	if errors.Is(err, store.ErrNotFound) {
-		return api.Because(api.ErrRevoked, "log in again", "the login is gone")
-	}
-	if err != nil {
-		return err
-	}
-	return root.Alive(l, now)
+	return read()
 }
 
 // Limits of what a command may say beside its text and parameters, which the size of an entry bounds.

@@ -2,11 +2,8 @@ package decide
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
@@ -38,11 +35,11 @@ func (d *decider) close(ctx context.Context, agent token.Agent, req *api.CloseRe
 	}
 	defer d.live.leave(seat)
 	now := d.now()
-	id, err := ulid.New(ulid.Timestamp(now), rand.Reader)
+	id, err := token.NewID(now)
 	if err != nil {
 		return struct{}{}, fmt.Errorf("close: %w", err)
 	}
-	entry, err := audit.Put(audit.Entry{V: 1, Kind: audit.KindClose, ID: id.String(), Time: now, Agent: agent.Name, Session: st.Session,
+	entry, err := audit.Put(audit.Entry{V: 1, Kind: audit.KindClose, ID: id, Time: now, Agent: agent.Name, Session: st.Session,
 		Seq: req.LastSeq, Prev: req.Prev, Target: st.Target, Lineage: &st.Lineage, Note: map[string]string{"reason": req.Reason}})
 	if err != nil {
 		return struct{}{}, fmt.Errorf("close: %w", err)

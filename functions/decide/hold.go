@@ -3,19 +3,17 @@ package decide
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
 )
 
 // hold prepares the approval that goes with a held command's entry, and completes the decision. taken says that an entry
@@ -34,11 +32,11 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 		dec.Hint = fmt.Sprintf("the policy names a hold %q that it does not describe", dec.HoldName)
 		return false, nil
 	}
-	u, err := ulid.New(ulid.Timestamp(p.now), rand.Reader)
+	raw, err := token.NewID(p.now)
 	if err != nil {
-		return false, fmt.Errorf("approval id: %w", err)
+		return false, fmt.Errorf("approval: %w", err)
 	}
-	id, expires := access.ApprovalID(u.String()), p.now.Add(h.Expires)
+	id, expires := access.ApprovalID(raw), p.now.Add(h.Expires)
 	if p.state.Expires.Before(expires) {
 		expires = p.state.Expires // nobody could use it later
 	}

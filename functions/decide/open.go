@@ -65,32 +65,32 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 
 // present verifies, without any store, that the token's holder signed this channel. It returns the write that uses up the nonce.
 func (d *decider) present(agent token.Agent, req *api.OpenRequest, now time.Time) (token.Claims, store.Write, error) {
-	refuse := func(kind *api.Error, format string, args ...any) (token.Claims, store.Write, error) {
-		return token.Claims{}, store.Write{}, api.Because(kind, "connect again", format, args...)
+	refuse := func(format string, args ...any) (token.Claims, store.Write, error) {
+		return token.Claims{}, store.Write{}, api.Because(api.ErrDenied, "connect again", format, args...)
 	}
 	claims, err := d.Verifier.Access(req.Token, now)
 	if err != nil {
-		return refuse(api.ErrLogin, "access token: %v", err)
+		return token.Claims{}, store.Write{}, err
 	}
 	proof, jkt, err := token.VerifyProof(req.Proof, now)
 	if err != nil {
-		return refuse(api.ErrDenied, "session proof: %v", err)
+		return token.Claims{}, store.Write{}, err
 	}
 	switch {
 	case jkt == "" || jkt != claims.Thumbprint:
-		return refuse(api.ErrDenied, "the session proof is not by the key that the token is bound to")
+		return refuse("the session proof is not by the key that the token is bound to")
 	case proof.TokenHash != token.HashToken(req.Token):
-		return refuse(api.ErrDenied, "the session proof is for another token")
+		return refuse("the session proof is for another token")
 	case proof.Target != req.Target:
-		return refuse(api.ErrDenied, "the session proof is for target %q", proof.Target)
+		return refuse("the session proof is for target %q", proof.Target)
 	case proof.AgentKey == "" || proof.AgentKey != agent.Thumbprint:
-		return refuse(api.ErrDenied, "the session proof is for another agent's key")
+		return refuse("the session proof is for another agent's key")
 	case len(req.Exporter) != 32 || subtle.ConstantTimeCompare(proof.Exporter, req.Exporter) != 1:
-		return refuse(api.ErrDenied, "the session proof is for another channel")
+		return refuse("the session proof is for another channel")
 	}
 	nonce, err := token.CheckNonce(d.StateKey, proof.Nonce, jkt, req.Target, proof.Endpoint, now)
 	if err != nil {
-		return refuse(api.ErrDenied, "nonce: %v", err)
+		return token.Claims{}, store.Write{}, err
 	}
 	return claims, nonce, nil
 }
@@ -107,23 +107,17 @@ type opening struct {
 
 // rule decides: the lineage is alive, the target is in the policy, and policy permits to connect.
 func (o *opening) rule(ctx context.Context) (access.Decision, error) {
-	dec := access.Decision{}
 	lineage := o.claims.Lineage()
 	r := roots{items: o.Items}
-	err := r.alive(ctx, lineage, o.now)
-	if e := (*api.Error)(nil); errors.As(err, &e) {
-		dec.Code, dec.Rule, dec.Reasons, dec.Hint = access.CodeRevoked, api.RuleRevoked, []string{e.Message}, e.Hint
-		if errors.Is(e, api.ErrLogin) {
-			dec.Rule = api.RuleLoginExpired
-		}
-		return dec, nil
-	}
+	dead, err := r.dead(ctx, lineage, o.now)
 	if err != nil {
-		return dec, o.noDecision("the lineage", err)
+		return access.Decision{}, o.noDecision("the lineage", err)
+	}
+	if dead.rule != "" {
+		return access.Decision{Code: dead.code, Rule: dead.rule, Reasons: []string{dead.reason}, Hint: dead.hint}, nil
 	}
 	if _, ok := o.bundle.Target(o.req.Target); !ok {
-		dec.Rule, dec.Hint = policy.RuleUnknownTarget, fmt.Sprintf("target %q is not in the policy's targets", o.req.Target)
-		return dec, nil
+		return access.Decision{Rule: policy.RuleUnknownTarget, Hint: fmt.Sprintf("target %q is not in the policy's targets", o.req.Target)}, nil
 	}
 	v := policy.Connect(o.bundle, policy.Request{Target: o.req.Target, Agent: o.agent.Name, Lineage: lineage,
 		Capability: o.claims.Capability, Now: o.now})

@@ -48,7 +48,8 @@ type World struct {
 	bundle *policy.Bundle
 }
 
-// New makes a world at a fixed time.
+// New makes a world whose clock stands at six minutes and seven seconds past the next hour: a store deletes what has expired by
+// its own clock, so this one is not behind it.
 func New(t testing.TB) *World {
 	t.Helper()
 	db, err := sqlite.Open(filepath.Join(t.TempDir(), "store.db"))
@@ -59,7 +60,7 @@ func New(t testing.TB) *World {
 		}
 	})
 	w := &World{T: t, DB: db, Faults: &storetest.Faults{}, StateKey: make([]byte, 32),
-		now: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)}
+		now: time.Now().UTC().Truncate(time.Hour).Add(time.Hour + 6*time.Minute + 7*time.Second)}
 	_, _ = rand.Read(w.StateKey)
 	w.Items = storetest.FaultyItems{Faults: w.Faults, Items: db}
 	ca := NewSigner(t)

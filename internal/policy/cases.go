@@ -85,6 +85,8 @@ type caseFacts struct {
 	RowLimit   int64    `yaml:"row_limit"`
 	InTxn      bool     `yaml:"in_txn"`
 	Statements int      `yaml:"statements"`
+	Deletes    bool     `yaml:"deletes"`
+	Locks      bool     `yaml:"locks"`
 }
 
 type caseState struct {
@@ -214,7 +216,7 @@ func (w caseWho) request(r *Request, wrong wrongs) {
 func (c *caseCommand) command(wrong wrongs) access.Command {
 	out := access.Command{Verb: c.Verb, Complete: c.Incomplete == "", Why: c.Incomplete, Prepare: c.Prepare, State: access.State(c.State),
 		Facts: access.Facts{HasWhere: c.Facts.HasWhere, Functions: c.Facts.Functions, RowLimit: c.Facts.RowLimit,
-			InTxn: c.Facts.InTxn, Statement: max(c.Facts.Statements, 1)}}
+			InTxn: c.Facts.InTxn, Statement: max(c.Facts.Statements, 1), Deletes: c.Facts.Deletes, Locks: c.Facts.Locks}}
 	if c.Refused != nil {
 		out.Refused = &access.Refusal{Rule: c.Refused.Rule, Hint: c.Refused.Hint}
 	}

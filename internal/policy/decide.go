@@ -13,8 +13,8 @@ import (
 
 // Limits of what one decision looks at; a command over them is refused.
 const (
-	MaxTouches = 256
-	MaxClasses = 256 // uses of classes of data
+	MaxTouches = 1024 // a room stops at 512
+	MaxClasses = 1024 // uses of classes of data
 	maxReasons = 32
 	maxPath    = 64 // actors of a lineage; functions/token stops far earlier
 )

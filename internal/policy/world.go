@@ -148,9 +148,11 @@ func newContext(r *Request) types.Record {
 		"classes":   stringSet(slices.Collect(maps.Keys(classes))),
 		"facts": types.NewRecord(types.RecordMap{
 			"complete":   types.Boolean(c.Complete),
+			"deletes":    types.Boolean(c.Facts.Deletes),
 			"functions":  stringSet(c.Facts.Functions),
 			"has_where":  types.Boolean(c.Facts.HasWhere),
 			"in_txn":     types.Boolean(c.Facts.InTxn),
+			"locks":      types.Boolean(c.Facts.Locks),
 			"prepare":    types.Boolean(c.Prepare),
 			"row_limit":  types.Long(c.Facts.RowLimit),
 			"statements": types.Long(c.Facts.Statement),

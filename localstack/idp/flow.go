@@ -109,7 +109,7 @@ func (p *Provider) show(w http.ResponseWriter, status int, a ask, problem string
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	// No form-action: browsers apply it to the redirect after the form, which goes to the client.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'")
-	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Referrer-Policy", "same-origin")
 	w.WriteHeader(status)
 	_ = page.Execute(w, map[string]string{"Client": a.client.ID, "Problem": problem, "Action": "/authorize?" + a.raw.Encode()}) // the browser went away
 }

@@ -1,0 +1,323 @@
+// Package config reads the agent's configuration: its broker, its targets with their addresses and credentials, and its floor.
+// It refuses keys that it does not know, a target without proof of who it is, and every credential written into the file itself.
+package config
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sallyport/sallyport/agent/credential"
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/spool"
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/mask"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// maxFile bounds a configuration: token.MaxTargets targets take some 30 kB.
+const maxFile = 1 << 20
+
+// Config is a checked configuration. Paths are absolute.
+type Config struct {
+	Broker    string // https, with a pin where the broker's certificate is not public
+	StateDir  string
+	ReadyFile string            // "" for none
+	JoinToken credential.Source // for the first start; zero for none
+	Relays    []string          // host:port; empty: those that the broker names
+	Targets   map[access.TargetName]Target
+	Floor     gate.Floor
+	Spool     int64 // bytes; 0: spool.DefaultLimit
+}
+
+// Target is how the agent reaches a target, and with what.
+type Target struct {
+	Protocol string
+	Network  string // "tcp" or "unix"
+	Address  string
+	Database string
+	User     string
+	Password credential.Source
+	TLS      protocol.TLS
+}
+
+// The file, as it is written.
+type (
+	file struct {
+		Broker    string            `yaml:"broker"`
+		StateDir  string            `yaml:"state_dir"`
+		BaseDir   string            `yaml:"base_dir"` // for relative paths; empty: where the file lies
+		ReadyFile string            `yaml:"ready_file"`
+		JoinToken *source           `yaml:"join_token"`
+		Relays    []string          `yaml:"relays"`
+		Targets   map[string]target `yaml:"targets"`
+		Floor     floor             `yaml:"floor"`
+		Spool     struct {
+			LimitBytes int64 `yaml:"limit_bytes"`
+		} `yaml:"spool"`
+	}
+	source struct {
+		File, Env string
+		Command   []string
+	}
+	target struct {
+		Protocol string `yaml:"protocol"`
+		Address  string `yaml:"address"` // host:port or unix:/path
+		Database string `yaml:"database"`
+		User     string `yaml:"user"`
+		Password source `yaml:"password"`
+		TLS      struct {
+			Mode       string `yaml:"mode"` // disable, verify-full, pin; empty: verify-full
+			ServerName string `yaml:"server_name"`
+			CAFile     string `yaml:"ca_file"`
+			Pin        string `yaml:"pin"` // hex SHA-256 of the certificate's SubjectPublicKeyInfo
+		} `yaml:"tls"`
+	}
+	floor struct {
+		Deny []struct {
+			ID       string          `yaml:"id"`
+			Effects  []access.Effect `yaml:"effects"`
+			Resource string          `yaml:"resource"`
+			Hint     string          `yaml:"hint"`
+		} `yaml:"deny"`
+		Mask []struct {
+			Name    string   `yaml:"name"`
+			Columns []string `yaml:"columns"`
+			Mask    string   `yaml:"mask"`
+		} `yaml:"mask"`
+	}
+)
+
+// Load reads and checks a file.
+func Load(path string) (Config, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	f, err := os.Open(abs)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	c, err := Parse(b, filepath.Dir(abs))
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse checks a configuration; relative paths are below dir, an absolute path, where the file does not say otherwise.
+func Parse(b []byte, dir string) (Config, error) {
+	if len(b) > maxFile {
+		return Config{}, fmt.Errorf("it is over %d bytes", maxFile)
+	}
+	var f file
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&f); err != nil {
+		return Config{}, err
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return Config{}, errors.New("something follows the first document")
+	}
+	if f.BaseDir != "" {
+		dir = below(dir, f.BaseDir)
+	}
+	c := Config{Broker: f.Broker, Relays: f.Relays, Spool: f.Spool.LimitBytes, Targets: make(map[access.TargetName]Target, len(f.Targets))}
+	if err := c.place(&f, dir); err != nil {
+		return Config{}, err
+	}
+	for name, t := range f.Targets {
+		checked, err := t.check(dir)
+		if err == nil {
+			err = access.CheckName("target", name)
+		}
+		if err != nil {
+			return Config{}, fmt.Errorf("target %q: %w", name, err)
+		}
+		c.Targets[access.TargetName(name)] = checked
+	}
+	if n := len(c.Targets); n == 0 || n > token.MaxTargets {
+		return Config{}, fmt.Errorf("%d targets: want 1 to %d", n, token.MaxTargets)
+	}
+	var err error
+	c.Floor, err = f.Floor.check()
+	return c, err
+}
+
+// place checks everything that is not about a target.
+func (c *Config) place(f *file, dir string) error {
+	u, err := url.Parse(f.Broker)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return errors.New("broker: want https://HOST[:PORT]/[#ca=PIN]")
+	}
+	if f.StateDir == "" {
+		return errors.New("state_dir: where the agent keeps its key and what it has not delivered")
+	}
+	c.StateDir = below(dir, f.StateDir)
+	if f.ReadyFile != "" {
+		c.ReadyFile = below(dir, f.ReadyFile)
+	}
+	if f.JoinToken != nil {
+		if c.JoinToken, err = f.JoinToken.check(dir); err != nil {
+			return fmt.Errorf("join_token: %w", err)
+		}
+	}
+	for _, r := range f.Relays {
+		if _, _, err := net.SplitHostPort(r); err != nil {
+			return fmt.Errorf("relay %q: want HOST:PORT", r)
+		}
+	}
+	if c.Spool != 0 && c.Spool < spool.MinLimit {
+		return fmt.Errorf("spool.limit_bytes: %d is under %d", c.Spool, spool.MinLimit)
+	}
+	return nil
+}
+
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}
+
+// UnmarshalYAML reads {file: …}, {env: …} or {command: […]}. Its errors tell no value: somebody may have written the credential itself.
+func (s *source) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.MappingNode || len(n.Content) != 2 {
+		return fmt.Errorf("line %d: want exactly one of {file: PATH}, {env: NAME} and {command: [PROGRAM, ARGUMENT…]}, never the value itself", n.Line)
+	}
+	key, value := n.Content[0], n.Content[1]
+	to := any(nil)
+	switch key.Value {
+	case "file":
+		to = &s.File
+	case "env":
+		to = &s.Env
+	case "command":
+		to = &s.Command
+	}
+	if to == nil || value.Decode(to) != nil {
+		return fmt.Errorf("line %d: want file or env with a text, or command with a list of texts", key.Line)
+	}
+	return nil
+}
+
+func (s source) check(dir string) (credential.Source, error) {
+	c := credential.Source{Env: s.Env, Command: s.Command}
+	if s.File != "" {
+		c.File = below(dir, s.File)
+	}
+	return c, c.Check()
+}
+
+func (t target) check(dir string) (Target, error) {
+	c := Target{Protocol: t.Protocol, Network: "tcp", Address: t.Address, Database: t.Database, User: t.User}
+	if t.Protocol == "" || t.User == "" {
+		return c, errors.New("protocol and user are required")
+	}
+	local, host := false, ""
+	if path, ok := strings.CutPrefix(t.Address, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return c, errors.New("address: want an absolute path after unix:")
+		}
+		c.Network, c.Address, local = "unix", path, true
+	} else {
+		var port string
+		var err error
+		if host, port, err = net.SplitHostPort(t.Address); err != nil || host == "" || port == "" {
+			return c, fmt.Errorf("address %q: want HOST:PORT or unix:/PATH", t.Address)
+		}
+		ip := net.ParseIP(host)
+		local = ip != nil && ip.IsLoopback()
+	}
+	var err error
+	if c.Password, err = t.Password.check(dir); err != nil {
+		return c, fmt.Errorf("password: %w", err)
+	}
+	if c.TLS, err = t.tls(dir, host, local); err != nil {
+		return c, fmt.Errorf("tls: %w", err)
+	}
+	return c, nil
+}
+
+func (t target) tls(dir, host string, local bool) (protocol.TLS, error) {
+	c := protocol.TLS{Mode: t.TLS.Mode, ServerName: t.TLS.ServerName}
+	if t.TLS.CAFile != "" {
+		c.CAFile = below(dir, t.TLS.CAFile)
+	}
+	switch c.Mode {
+	case "disable":
+		if !local {
+			return c, errors.New("mode disable is for loopback addresses and unix sockets")
+		}
+		if t.TLS.ServerName+t.TLS.CAFile+t.TLS.Pin != "" {
+			return c, errors.New("mode disable takes nothing beside")
+		}
+	case "", "verify-full":
+		c.Mode = "verify-full"
+		if t.TLS.Pin != "" {
+			return c, errors.New("pin belongs to mode pin")
+		}
+		if c.ServerName == "" {
+			c.ServerName = host
+		}
+		if c.ServerName == "" {
+			return c, errors.New("verify-full over a unix socket needs server_name, or use mode disable")
+		}
+	case "pin":
+		pin, err := hex.DecodeString(t.TLS.Pin)
+		if err != nil || len(pin) != 32 {
+			return c, errors.New("pin: want the SHA-256 of the certificate's public key, 64 hex digits")
+		}
+		c.Pin = pin
+	default:
+		return c, fmt.Errorf("mode %q: want disable, verify-full or pin", c.Mode)
+	}
+	return c, nil
+}
+
+func (f floor) check() (gate.Floor, error) {
+	var c gate.Floor
+	for _, d := range f.Deny {
+		if err := access.CheckName("rule", d.ID); err != nil {
+			return c, fmt.Errorf("floor.deny: %w", err)
+		}
+		if d.Resource == "" {
+			return c, fmt.Errorf("floor.deny %s: resource is a pattern over names, \"*\" for all", d.ID)
+		}
+		for _, e := range d.Effects {
+			if !slices.Contains(access.Effects, e) {
+				return c, fmt.Errorf("floor.deny %s: effect %q is not one of %v", d.ID, e, access.Effects)
+			}
+		}
+		c.Deny = append(c.Deny, gate.FloorRule{ID: d.ID, Effects: d.Effects, Resource: d.Resource, Hint: d.Hint})
+	}
+	for _, m := range f.Mask {
+		if err := access.CheckName("class", m.Name); err != nil {
+			return c, fmt.Errorf("floor.mask: %w", err)
+		}
+		if _, err := mask.New(m.Mask); err != nil {
+			return c, fmt.Errorf("floor.mask %s: %w", m.Name, err)
+		}
+		if len(m.Columns) == 0 {
+			return c, fmt.Errorf("floor.mask %s: columns are patterns over schema.table.column", m.Name)
+		}
+		c.Mask = append(c.Mask, access.Class{Name: m.Name, Columns: m.Columns, Mask: m.Mask})
+	}
+	return c, nil
+}

@@ -1,0 +1,126 @@
+package credential
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+)
+
+const (
+	// MaxSize is the largest credential in bytes: a database token of a cloud provider has some 2 kB.
+	MaxSize = 64 << 10
+	// CommandTimeout is for a program that fetches a credential, which may ask a service.
+	CommandTimeout = 10 * time.Second
+	// commandGrace is how long a program may keep its pipes after it was ended.
+	commandGrace = time.Second
+)
+
+// Source says where a credential comes from: exactly one of its fields. It is read for every session, so that a rotated one
+// takes effect at once. One line break at the end is not part of the credential.
+type Source struct {
+	File    string   // a path; only its owner may read it
+	Env     string   // a variable of the agent's environment
+	Command []string // a program and its arguments, no shell; what it prints is the credential
+}
+
+// Check says whether exactly one source is named.
+func (s Source) Check() error {
+	n := 0
+	for _, set := range []bool{s.File != "", s.Env != "", len(s.Command) > 0} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		return errors.New("credential: name exactly one of file, env and command")
+	}
+	return nil
+}
+
+// Fetch reads the credential. No error tells any of it, nor what a program printed.
+func (s Source) Fetch(ctx context.Context, getenv func(string) string) (Secret, error) {
+	if err := s.Check(); err != nil {
+		return Secret{}, err
+	}
+	switch {
+	case s.File != "":
+		return fromFile(s.File)
+	case s.Env != "":
+		v := getenv(s.Env)
+		if v == "" {
+			return Secret{}, fmt.Errorf("credential: variable %s is not set", s.Env)
+		}
+		return secret([]byte(v), "variable "+s.Env)
+	}
+	return fromCommand(ctx, s.Command)
+}
+
+func fromFile(path string) (Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Secret{}, fmt.Errorf("credential: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	st, err := f.Stat()
+	if err != nil {
+		return Secret{}, fmt.Errorf("credential: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return Secret{}, fmt.Errorf("credential: %s is not a file", path)
+	}
+	if open := st.Mode().Perm() & 0o077; open != 0 {
+		return Secret{}, fmt.Errorf("credential: others can use %s (mode %04o): chmod 600 it", path, st.Mode().Perm())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return Secret{}, fmt.Errorf("credential: %w", err)
+	}
+	return secret(b, path)
+}
+
+func fromCommand(ctx context.Context, argv []string) (Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, CommandTimeout)
+	defer cancel()
+	out := &bounded{left: MaxSize + 1}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdout, cmd.WaitDelay = out, commandGrace
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no answer within %s", CommandTimeout)
+		}
+		return Secret{}, fmt.Errorf("credential: run %s: %w", argv[0], err)
+	}
+	return secret(out.b.Bytes(), argv[0])
+}
+
+// bounded keeps the beginning of what it is given.
+type bounded struct {
+	b    bytes.Buffer
+	left int
+}
+
+func (w *bounded) Write(p []byte) (int, error) {
+	n := min(len(p), w.left)
+	w.left -= n
+	w.b.Write(p[:n])
+	return len(p), nil
+}
+
+func secret(b []byte, from string) (Secret, error) {
+	if len(b) > MaxSize {
+		return Secret{}, fmt.Errorf("credential: %s gives more than %d bytes", from, MaxSize)
+	}
+	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	if len(b) == 0 {
+		return Secret{}, fmt.Errorf("credential: %s gives nothing", from)
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return Secret{}, fmt.Errorf("credential: %s gives a zero byte", from)
+	}
+	return NewSecret(string(b)), nil
+}

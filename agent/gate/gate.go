@@ -1,0 +1,227 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// Claims uses approvals, or gives them up: broker.Agent.
+type Claims interface {
+	Claim(ctx context.Context, r api.ClaimRequest) (api.ClaimResponse, error)
+}
+
+// Verdicts tells when a held command has been answered. Watch's channel delivers at most one verdict; stop must be called.
+type Verdicts interface {
+	Watch(id access.ApprovalID) (verdict <-chan api.Verdict, stop func())
+}
+
+// Outcomes keeps how permitted commands ended until the broker has it. Room is reserved before anything is asked, so that
+// there is no command whose outcome finds no place.
+type Outcomes interface {
+	Reserve(n int) error // an error means that nothing may run now
+	Release(n int)
+	Put(o api.Outcome) // uses one reservation
+}
+
+// Config is one session's gate. All but Floor, Classes and Now are required.
+type Config struct {
+	Batcher  *Batcher
+	Claims   Claims
+	Verdicts Verdicts
+	Outcomes Outcomes
+
+	Session   access.SessionID
+	Target    access.TargetName
+	State     string // sealed by the broker: api.OpenResponse.State
+	DigestKey []byte
+	Classes   []access.Class // what the room can resolve to columns: an obligation on any other denies
+	Floor     Floor
+	Now       func() time.Time // for ids; nil: time.Now
+}
+
+// Gate asks for one session, one question at a time: the commands of a session are a chain. It satisfies protocol.Gate.
+type Gate struct {
+	Config
+	turn    chan struct{}  // capacity 1: who holds it owns the fields below
+	farther sync.WaitGroup // withdrawals under way
+
+	seq      uint64    // of the last command that the broker stored
+	prev     string    // audit.Link after it
+	pending  *question // one that may or may not be stored; nothing is asked before that is known
+	reserved int       // places at Outcomes that the present question holds
+	closed   bool
+}
+
+// New makes the gate of a session that was just opened.
+func New(c Config) (*Gate, error) {
+	switch {
+	case c.Batcher == nil, c.Claims == nil, c.Verdicts == nil, c.Outcomes == nil:
+		return nil, errors.New("gate: Batcher, Claims, Verdicts and Outcomes are required")
+	case c.Session == "", c.Target == "", c.State == "", len(c.DigestKey) != 32:
+		return nil, errors.New("gate: a session needs an id, a target, its state and a digest key of 32 bytes")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Gate{Config: c, turn: make(chan struct{}, 1), prev: audit.FirstLink(c.Session)}, nil
+}
+
+// Check asks for commands in order and returns a permit for each that may run. On error, which is always *access.Denied, the
+// permits are those of the commands before Index: they stay valid, and want Done. held is told of each command that waits for a
+// reviewer; Check then blocks until the verdict, the hold's expiry or the end of ctx, which withdraws the command. A permit from
+// before such a wait may be late: its Use says so. Nothing of what Check refuses may run.
+func (g *Gate) Check(ctx context.Context, cmds []access.Command, held func(access.HeldCommand)) ([]*Permit, error) {
+	select {
+	case g.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, given(ctx)
+	}
+	defer func() { <-g.turn }()
+	permits := make([]*Permit, 0, len(cmds))
+	for len(permits) < len(cmds) {
+		rest := cmds[len(permits):]
+		got, d := g.next(ctx, rest[:min(len(rest), api.MaxBatch)], held)
+		if permits = append(permits, got...); d != nil {
+			d.Index = len(permits)
+			return permits, d
+		}
+	}
+	return permits, nil
+}
+
+// Head is where a session's chain ends. Prev is empty where the agent cannot know it.
+type Head struct {
+	Seq  uint64
+	Prev string
+}
+
+// Close ends the gate: it settles what is still unknown, waits for withdrawals, and refuses from then on. ctx bounds it.
+func (g *Gate) Close(ctx context.Context) Head {
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
+	g.closed = true
+	d := g.settle(ctx)
+	g.farther.Wait()
+	if d != nil {
+		g.free()
+		return Head{Seq: g.seq}
+	}
+	return Head{Seq: g.seq, Prev: g.prev}
+}
+
+// next asks once, for a beginning of cmds: reserve, ask, keep the chain, permit.
+func (g *Gate) next(ctx context.Context, cmds []access.Command, held func(access.HeldCommand)) ([]*Permit, *access.Denied) {
+	if g.closed {
+		return nil, noDecision("session-closed")
+	}
+	if d := g.settle(ctx); d != nil {
+		return nil, d
+	}
+	q, d := g.question(cmds)
+	if d != nil {
+		return nil, d
+	}
+	if err := g.Outcomes.Reserve(len(cmds)); err != nil {
+		return nil, &access.Denied{Code: access.CodeBusy, Rule: "spool-full", Retryable: true,
+			Hint: "the agent cannot keep the outcomes of more commands until the broker has taken those that wait: try again later"}
+	}
+	g.reserved = len(cmds)
+	ans, d := g.ask(ctx, q)
+	if d == nil {
+		var permits []*Permit
+		permits, d = g.permit(ctx, q, ans, held)
+		g.free()
+		return permits, d
+	}
+	if g.pending == nil {
+		g.free()
+	}
+	return nil, d
+}
+
+// free gives back the places that the present question did not need.
+func (g *Gate) free() {
+	g.Outcomes.Release(g.reserved)
+	g.reserved, g.pending = 0, nil
+}
+
+// permit turns a good answer into permits, and whatever stops it into a denial or a wait.
+func (g *Gate) permit(ctx context.Context, q *question, ans answer, held func(access.HeldCommand)) (permits []*Permit, d *access.Denied) {
+	for i := range ans.stored {
+		cmd, dec := &q.ask.Commands[i], &ans.stored[i]
+		g.advance(cmd, q.digests[i])
+		var p *Permit
+		switch dec.Outcome {
+		case access.Allow:
+			p, d = g.allow(cmd, dec, ans.sent)
+		case access.Hold:
+			p, d = g.hold(ctx, cmd, q.digests[i], dec, held)
+		default:
+			d = refused(cmd, dec)
+		}
+		if d != nil {
+			d.Command = cmd.ID
+			return permits, d
+		}
+		permits = append(permits, p)
+	}
+	return permits, nil
+}
+
+// advance moves the chain behind a command that the broker stored.
+func (g *Gate) advance(cmd *access.Command, digest string) {
+	g.prev = audit.Link(g.prev, cmd.ID, cmd.Seq, digest)
+	g.seq = cmd.Seq
+}
+
+// allow makes the permit of an allowed command, if every obligation is understood. What the agent itself refuses stays refused.
+func (g *Gate) allow(cmd *access.Command, dec *access.Decision, sent time.Time) (*Permit, *access.Denied) {
+	if r := cmd.Refused; r != nil {
+		g.unused(cmd)
+		return nil, &access.Denied{Code: access.CodeDenied, Rule: r.Rule, Hint: r.Hint}
+	}
+	p := &Permit{command: cmd.ID, asked: sent, state: permitIssued, masks: g.Floor.classes()}
+	if rule := p.oblige(dec.Obligations, g.Classes); rule != "" {
+		g.unused(cmd)
+		return nil, &access.Denied{Code: access.CodeNoDecision, Rule: rule, Hint: "the agent does not understand what the policy asks of it: upgrade the agent"}
+	}
+	p.done = func(r access.Result) { g.report(cmd, r) }
+	g.reserved--
+	return p, nil
+}
+
+// unused reports a command that was allowed and does not run.
+func (g *Gate) unused(cmd *access.Command) {
+	g.report(cmd, access.Result{Status: access.StatusUnused})
+	g.reserved--
+}
+
+func (g *Gate) report(cmd *access.Command, r access.Result) {
+	g.Outcomes.Put(api.Outcome{Session: g.Session, Command: cmd.ID, Seq: cmd.Seq, Time: g.Now().UTC(), Result: r})
+}
+
+// question gives commands their ids and numbers, and lets the floor speak.
+func (g *Gate) question(cmds []access.Command) (*question, *access.Denied) {
+	q := &question{ask: api.Ask{Session: g.Session, State: g.State, Prev: g.prev, Commands: make([]access.Command, len(cmds))},
+		digests: make([]string, len(cmds)), made: time.Now(), done: make(chan result, 1)}
+	for i, c := range cmds {
+		id, err := token.NewID(g.Now())
+		if err != nil {
+			return nil, noDecision("command-id")
+		}
+		c.ID, c.Session, c.Seq = access.CommandID(id), g.Session, g.seq+1+uint64(i)
+		if c.Refused == nil {
+			c.Refused = g.Floor.refuses(&c)
+		}
+		q.ask.Commands[i], q.digests[i] = c, access.Digest(g.DigestKey, g.Target, c)
+		q.bytes += size(&c)
+	}
+	return q, nil
+}

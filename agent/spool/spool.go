@@ -1,0 +1,235 @@
+// Package spool keeps how commands ended until the broker has it: on disk within 50 ms, across crashes, sent at least once.
+// It refuses room for new commands while it is full or cannot write, and damaged records, which it sets aside and never sends.
+package spool
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+const (
+	// maxRecord is the most that one outcome takes: a tag, an error code, and counts for 64 classes of 128 bytes.
+	maxRecord = 12 << 10
+	// segmentSize is when a file is left for the next. One that was sent whole is removed.
+	segmentSize = 1 << 20
+	// DefaultLimit and MinLimit of Config.Limit. A reservation counts maxRecord.
+	DefaultLimit = 64 << 20
+	MinLimit     = 4 << 20
+)
+
+// Config says where the spool lives.
+type Config struct {
+	Dir   string // made where missing, 0700; one process at a time
+	Limit int64  // bytes on disk, reservations included; 0 means DefaultLimit
+	Log   *slog.Logger
+}
+
+// ErrFull means that nothing more may run before the broker has taken what waits.
+var ErrFull = errors.New("spool is full")
+
+// Spool is safe for concurrent use. Run must run for anything to reach disk or broker.
+type Spool struct {
+	dir   string
+	limit int64
+	log   *slog.Logger
+	lock  *os.File
+
+	appended chan struct{} // capacity 1: something waits to be written
+	flushed  chan struct{} // capacity 1: something waits to be sent
+
+	mu       sync.Mutex
+	reserved int
+	buffer   []byte     // framed outcomes that are not on disk yet
+	failed   error      // of the last attempt to write; nil once one worked
+	segments []*segment // oldest first; the last is the active one unless it is sealed
+	next     uint64     // number of the next segment
+	sessions *roster
+}
+
+// segment is one file of outcomes.
+type segment struct {
+	path   string
+	f      *os.File // of the active one
+	size   int64    // on disk and synced
+	sent   int64    // the broker has everything before
+	sealed bool
+}
+
+// Open takes the directory over and finds what an earlier process left in it.
+func Open(c Config) (*Spool, error) {
+	if c.Limit == 0 {
+		c.Limit = DefaultLimit
+	}
+	if c.Limit < MinLimit {
+		return nil, fmt.Errorf("open spool: a limit of %d bytes is under %d", c.Limit, MinLimit)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	lock, err := lockDir(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	s := &Spool{dir: c.Dir, limit: c.Limit, log: c.Log, lock: lock, next: 1, appended: make(chan struct{}, 1), flushed: make(chan struct{}, 1)}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open spool: %w", err), lock.Close())
+	}
+	return s, nil
+}
+
+const segmentPrefix, segmentSuffix = "outcomes-", ".log"
+
+// load finds the segments. All are sealed: what is behind a torn record was never promised to anybody.
+func (s *Spool) load() error {
+	names, err := filepath.Glob(filepath.Join(s.dir, segmentPrefix+"*"+segmentSuffix))
+	if err != nil {
+		return err
+	}
+	slices.Sort(names) // the numbers have one width
+	for _, name := range names {
+		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), segmentPrefix), segmentSuffix), 10, 64)
+		if err != nil {
+			return fmt.Errorf("%s is not a file of the spool", name)
+		}
+		st, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		s.segments = append(s.segments, &segment{path: name, size: st.Size(), sealed: true})
+		s.next = n + 1
+	}
+	s.sessions, err = openRoster(filepath.Join(s.dir, "sessions.log"), s.log)
+	if err == nil && len(s.segments) > 0 {
+		kick(s.flushed)
+	}
+	return err
+}
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Reserve makes room for the outcomes of n commands that are about to be asked for; an error means that they must not be.
+func (s *Spool) Reserve(n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return fmt.Errorf("spool cannot write: %w", s.failed)
+	}
+	used := int64(len(s.buffer))
+	for _, g := range s.segments {
+		used += g.size
+	}
+	if used+int64(s.reserved+n)*maxRecord > s.limit {
+		return ErrFull
+	}
+	s.reserved += n
+	return nil
+}
+
+// Release gives reservations back that were not used.
+func (s *Spool) Release(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= n
+}
+
+// Put keeps an outcome, in place of a reservation. It returns at once.
+func (s *Spool) Put(o api.Outcome) {
+	b, err := json.Marshal(o)
+	if err != nil || len(b) > maxRecord-frameHead {
+		// Only what a room made up can be that large: the counts are told together.
+		total := int64(0)
+		for _, n := range o.Result.Masked {
+			total += n
+		}
+		o.Result.Masked, o.Result.Tag, o.Result.Error = map[string]int64{"(all classes)": total}, "", ""
+		if b, err = json.Marshal(o); err != nil {
+			s.log.Error("outcome cannot be encoded", "session", o.Session, "command", o.Command, "error", err)
+			return
+		}
+	}
+	s.mu.Lock()
+	s.reserved--
+	s.buffer = appendFrame(s.buffer, b)
+	s.mu.Unlock()
+	kick(s.appended)
+}
+
+// Session is a session that is open: enough to close it after a crash.
+type Session struct {
+	ID    access.SessionID `json:"id"`
+	State string           `json:"state"`
+}
+
+// Opened remembers that a session is open; an error means that it must not be used.
+func (s *Spool) Opened(o Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.sessions.add(o); err != nil {
+		return fmt.Errorf("spool session: %w", err)
+	}
+	kick(s.appended)
+	return nil
+}
+
+// Closed forgets a session that the broker has closed.
+func (s *Spool) Closed(id access.SessionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.sessions.remove(id); err != nil {
+		s.log.Warn("a closed session will be closed again after a restart", "session", id, "error", err)
+	}
+}
+
+// Left are the sessions that are open. Right after Open: those that an earlier process left open.
+func (s *Spool) Left() []Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions.list()
+}
+
+// Waiting is how many bytes the broker has not taken yet, those not on disk included.
+func (s *Spool) Waiting() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := int64(len(s.buffer))
+	for _, g := range s.segments {
+		n += g.size - g.sent
+	}
+	return n
+}
+
+// Close writes what is in memory and lets go of the directory. Run must have ended.
+func (s *Spool) Close() error {
+	err := s.flush()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.segments {
+		if g.f != nil {
+			err = errors.Join(err, g.f.Close())
+			g.f = nil
+		}
+		if g.sent == g.size {
+			err = errors.Join(err, os.Remove(g.path))
+		}
+	}
+	return errors.Join(err, s.sessions.close(), s.lock.Close())
+}

@@ -78,9 +78,11 @@ func (n *normaliser) region(r Region) {
 		n.secret = false
 	case r.Kind == Word:
 		switch {
-		case n.secret && !strings.EqualFold(t, "null"):
+		case n.secret && (strings.EqualFold(t, "to") || strings.EqualFold(t, "by")):
+			n.put(t)
+		case n.secret && !follows(t):
 			n.put("?")
-			n.secret = strings.EqualFold(t, "to") || strings.EqualFold(t, "by")
+			n.secret = false
 		default:
 			n.put(t)
 			n.secret = isSecretWord(t)
@@ -98,6 +100,16 @@ func (n *normaliser) region(r Region) {
 		n.put(t)
 		n.secret = n.secret && (t == "=" || t == ":")
 	}
+}
+
+// follows says that a word may follow a column that is called password, and is no password itself.
+func follows(w string) bool {
+	switch strings.ToLower(w) {
+	case "null", "from", "as", "is", "in", "and", "or", "not", "asc", "desc", "like", "ilike", "between", "text", "varchar", "character",
+		"bytea", "where", "order", "group", "union", "then", "else", "end", "using", "on", "type", "set", "drop", "default":
+		return true
+	}
+	return false
 }
 
 func isSecretWord(w string) bool {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -94,16 +95,20 @@ func (a *analysis) resolve(rv *pg.RangeVar) *relation {
 		a.refuse("postgres.temporary", "temporary tables could shadow protected ones; use a table of your own schema")
 		return nil
 	}
+	if strings.HasPrefix(rv.GetSchemaname(), "pg_toast") {
+		a.refuse("postgres.statistics", "the server keeps long values of other tables there")
+		return nil
+	}
 	r, ok := a.cat.lookup(rv.GetSchemaname(), rv.GetRelname(), a.path)
 	if !ok {
-		a.incomplete("relation %s is not known", relName{rv.GetSchemaname(), rv.GetRelname()}.display())
+		a.incomplete("relation %q is not known", strings.TrimPrefix(rv.GetSchemaname()+"."+rv.GetRelname(), "."))
 		return nil
 	}
 	return r
 }
 
 func temporary(rv *pg.RangeVar) bool {
-	return rv.GetRelpersistence() == "t" || len(rv.GetSchemaname()) >= 7 && rv.GetSchemaname()[:7] == "pg_temp"
+	return rv.GetRelpersistence() == "t" || strings.HasPrefix(rv.GetSchemaname(), "pg_temp")
 }
 
 // newName is the name that a CREATE of rv gives.

@@ -19,8 +19,11 @@ func (a *analysis) query(n *pg.SelectStmt, p place, top bool) (cols []outCol, op
 		a.into(into, "SELECT INTO")
 		top = false
 	}
-	if len(n.GetLockingClause()) > 0 {
+	for _, l := range n.GetLockingClause() {
 		a.locks = true
+		for _, r := range l.GetLockingClause().GetLockedRels() { // names of entries in FROM, which are touched already
+			a.see(r.GetRangeVar())
+		}
 	}
 	switch {
 	case n.GetOp() != pg.SetOperation_SETOP_NONE:

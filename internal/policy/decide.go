@@ -192,12 +192,16 @@ func (j *judge) connect() Verdict {
 	if !j.reaches() {
 		return j.uncovered("connect to", "target "+quote(string(j.r.Target)))
 	}
-	v := j.step(types.String(access.Connect), j.w.targets[0], j.w.targets, "connect to target "+quote(string(j.r.Target)))
+	v := j.connected()
 	v.Reasons = j.reasons
 	if v.Outcome == access.Hold {
 		v.Outcome, v.Hold, v.Hint = access.Allow, "", ""
 	}
 	return v
+}
+
+func (j *judge) connected() Verdict {
+	return j.step(types.String(access.Connect), j.w.targets[0], j.w.targets, "connect to target "+quote(string(j.r.Target)))
 }
 
 // reaches says whether the capability has anything to do with the target at all.
@@ -208,13 +212,13 @@ func (j *judge) reaches() bool {
 }
 
 // covered says whether the capability covers a touch. Reading the database or a setting as such (BEGIN, SHOW) carries no data and
-// needs no more than to reach the target; what is unknown could be anything, and needs a capability without limits on the target.
+// needs no more than to reach the target, and so does connecting; what is unknown could be anything, and needs a capability without limits on the target.
 func (j *judge) covered(t access.Touch) (Verdict, bool) {
 	var ok bool
 	switch e, kind := known(t.Effect), t.Resource.Kind; {
 	case e == access.Unknown:
 		ok = j.r.Capability.Covers(access.Capability{{Effects: access.Effects, Target: string(j.r.Target), Resource: "*"}})
-	case e == access.Read && (kind == access.KindDatabase || kind == access.KindSetting):
+	case e == access.Read && (kind == access.KindDatabase || kind == access.KindSetting), e == access.Connect && kind == access.KindDatabase:
 		ok = j.reaches()
 	default:
 		ok = j.r.Capability.Permits(e, j.r.Target, t.Resource.Name)
@@ -247,6 +251,9 @@ func (j *judge) touch(t access.Touch) Verdict {
 	uid, in, ok := j.w.resource(t.Resource, j.r.Command.State.Database)
 	if !ok {
 		return deny(RuleUnknownKind, "%s is of a kind that policy does not know", describe(t.Resource))
+	}
+	if effect == access.Connect && uid.Type == typeDatabase {
+		return j.connected() // as at the opening of a session
 	}
 	what := string(effect) + " on " + describe(t.Resource)
 	v := j.step(types.String(effect), uid, in, what)

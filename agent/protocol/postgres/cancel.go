@@ -13,25 +13,28 @@ import (
 	"github.com/sallyport/sallyport/agent/protocol"
 )
 
-// TakeAside deals with a cancel request: 16 bytes on a connection of their own. It waits for the first eight bytes of any
-// connection, which every client sends.
+// TakeAside deals with a cancel request: a message on a connection of its own. It waits for the length word of any connection, and
+// for the four bytes after it where the length is one that a cancel request can have.
 func (r *Room) TakeAside(ctx context.Context, client *bufio.Reader, owner protocol.Owner) (bool, error) {
-	head, err := client.Peek(8)
+	head, err := client.Peek(4)
 	if err != nil {
+		return false, fmt.Errorf("read first bytes: %w", err)
+	}
+	n := binary.BigEndian.Uint32(head)
+	if n <= cancelShort || n > cancelLong {
+		return false, nil
+	}
+	if head, err = client.Peek(8); err != nil {
 		return false, fmt.Errorf("read first bytes: %w", err)
 	}
 	if binary.BigEndian.Uint32(head[4:]) != codeCancel {
 		return false, nil
 	}
-	n := binary.BigEndian.Uint32(head)
-	if n < 12 || n > cancelLong {
-		return true, fmt.Errorf("cancel request of %d bytes: %w", n, errMalformed)
-	}
 	msg := make([]byte, n)
 	if _, err := io.ReadFull(client, msg); err != nil {
 		return true, fmt.Errorf("read cancel request: %w", err)
 	}
-	r.cancel(ctx, owner, msg[8:])
+	r.cancel(ctx, owner, msg[cancelKeyAt:])
 	return true, nil
 }
 

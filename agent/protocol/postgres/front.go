@@ -327,25 +327,30 @@ func (f *front) check(ctx context.Context, cmds []access.Command) ([]*gate.Permi
 		permits []*gate.Permit
 		err     error
 	}
-	done := make(chan answer, 1)
+	done, held := make(chan answer, 1), make(chan struct{}, len(cmds))
 	go func() {
-		permits, err := f.s.Gate.Check(asking, cmds, f.notice)
+		permits, err := f.s.Gate.Check(asking, cmds, func(h access.HeldCommand) {
+			held <- struct{}{}
+			f.notice(h)
+		})
 		done <- answer{permits, err}
 	}()
+	waiting := false
 	for {
 		full := f.in.full
 		if f.in.done {
 			full = nil
-			abort(errClientGone)
+		}
+		if waiting && (f.in.done || f.in.terminates()) {
+			abort(errClientGone) // what was sent before that is not worth a reviewer's time
 		}
 		select {
 		case a := <-done:
 			return f.answered(asking, cmds, a.permits, a.err)
+		case <-held:
+			waiting = true
 		case chunk, ok := <-full:
 			f.in.arrived(chunk, ok)
-			if f.in.terminates() {
-				abort(errClientGone)
-			}
 		}
 	}
 }

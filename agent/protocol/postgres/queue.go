@@ -82,6 +82,7 @@ type queue struct {
 	status  byte          // of the last ReadyForQuery
 	idle    chan struct{} // closed while the queue is empty
 	failed  bool          // the target skips to Sync
+	cut     bool          // closed while a command was on its way
 }
 
 func newQueue(status byte) *queue {
@@ -200,10 +201,14 @@ func (q *queue) last(e *expect) bool {
 	return len(q.entries) > 1 && q.entries[1].kind == kindSync
 }
 
-// busy says whether a command of the client is on its way at the target.
+// busy says whether a command of the client is on its way at the target, or was when the queue was closed.
 func (q *queue) busy() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.cut || q.busyLocked()
+}
+
+func (q *queue) busyLocked() bool {
 	for _, e := range q.entries {
 		if e.kind != kindLocal && e.kind != kindInternal && !e.hidden {
 			return true
@@ -219,7 +224,7 @@ func (q *queue) close(err error, status access.Status) {
 	if q.closed != nil {
 		return
 	}
-	q.closed = err
+	q.closed, q.cut = err, q.busyLocked()
 	for _, e := range q.entries {
 		e.run.end(status, "")
 	}

@@ -16,11 +16,12 @@ const (
 func scrubbed(dst []byte, tag byte, body []byte) ([]byte, string) {
 	f := fieldsOf(body)
 	code := string(f['C'])
-	if len(code) != 5 {
+	strange := len(code) != 5
+	if strange {
 		code = stateInternal
 	}
 	severity := severityOf(f, tag)
-	inCode := len(f['W']) > 0 || bytes.HasPrefix(f['F'], []byte("pl_")) || strings.HasPrefix(code, "P0")
+	inCode := strange || len(f['W']) > 0 || bytes.HasPrefix(f['F'], []byte("pl_")) || strings.HasPrefix(code, "P0")
 	message := f['M']
 	switch {
 	case inCode, len(message) == 0:

@@ -23,7 +23,8 @@ const (
 	codeGSS     = 1234<<16 | 5680
 	version3    = 3 << 16
 	majorOf     = 16
-	cancelSize  = 16
+	cancelKeyAt = 8               // after length and code: process id and secret
+	cancelShort = 12              // without a secret
 	cancelLong  = 4 + 4 + 4 + 256 // protocol 3.2: a key of up to 256 bytes
 	textFormat  = 0
 	binaryForm  = 1

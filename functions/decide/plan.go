@@ -33,15 +33,8 @@ type plan struct {
 // sequence compares the Ask with what this process knows of the session. repeated says that it must be stored already.
 func (p *plan) sequence(ctx context.Context) (repeated bool, err error) {
 	s, first := p.seat, p.ask.Commands[0].Seq
-	if s.unsure != nil {
-		stored, err := p.stored(ctx, *s.unsure)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return false, p.noDecision("the evidence", err)
-		}
-		s.unsure = nil
-		if err == nil {
-			s.follow(stored)
-		}
+	if err := p.resolve(ctx, s); err != nil {
+		return false, p.noDecision("the evidence", err)
 	}
 	switch {
 	case s.last == 0 || first > s.last+1:
@@ -52,24 +45,48 @@ func (p *plan) sequence(ctx context.Context) (repeated bool, err error) {
 	return first <= s.last, nil
 }
 
+// resolve finds out whether a put without an answer happened.
+func (d *decider) resolve(ctx context.Context, s *seat) error {
+	if s.unsure == nil {
+		return nil
+	}
+	stored, err := d.stored(ctx, *s.unsure)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if s.unsure = nil; err == nil {
+		s.follow(stored)
+	}
+	return nil
+}
+
 // follow moves the seat behind stored entries.
 func (s *seat) follow(entries []audit.Entry) {
-	last := entries[len(entries)-1]
-	if last.Seq <= s.last {
-		return
-	}
-	s.last, s.link = last.Seq, entries[0].Prev
-	for _, e := range entries {
-		s.link = audit.Link(s.link, access.CommandID(e.ID), e.Seq, e.Decision.Digest)
+	if seq, link := chainEnd(entries); seq > s.last {
+		s.last, s.link = seq, link
 	}
 }
 
-// stored reads an Ask's item, strongly. Every entry that it returns is a command with its decision.
-func (p *plan) stored(ctx context.Context, k store.Key) ([]audit.Entry, error) {
-	it, err := p.Items.Get(ctx, store.Audit, k, true)
+// chainEnd is the sequence of the last of consecutive entries, and the chain's value after it.
+func chainEnd(entries []audit.Entry) (seq uint64, link string) {
+	link = entries[0].Prev
+	for _, e := range entries {
+		seq, link = e.Seq, audit.Link(link, access.CommandID(e.ID), e.Seq, e.Command.Digest)
+	}
+	return seq, link
+}
+
+// stored reads an Ask's item, strongly.
+func (d *decider) stored(ctx context.Context, k store.Key) ([]audit.Entry, error) {
+	it, err := d.Items.Get(ctx, store.Audit, k, true)
 	if err != nil {
 		return nil, err
 	}
+	return decided(it)
+}
+
+// decided decodes an Ask's item: every entry that it returns is a command with its decision.
+func decided(it store.Item) ([]audit.Entry, error) {
 	entries, err := audit.Decode(it)
 	if err != nil {
 		return nil, err

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// DefaultWindow is how much a stream's sender may have under way: a stream carries at most window ÷ round trip, so 4 MiB at 20 ms is
-	// about 100 MB/s. Only a reader that lags lets that much pile up.
-	DefaultWindow = 4 << 20
-	// DefaultMemory is what the windows of one uplink may add up to.
-	DefaultMemory = 512 << 20
+	// DefaultWindow is how much a stream's sender may have under way: a stream carries at most window ÷ round trip, so 2 MiB at 20 ms is
+	// about 50 MB/s (measured: 1 MiB 24, 4 MiB 91, 16 MiB 366). Only a reader that lags lets that much pile up.
+	DefaultWindow = 2 << 20
+	// DefaultMemory is what the windows of one uplink may add up to: 128 streams of DefaultWindow.
+	DefaultMemory = 256 << 20
 
 	minWindow = 256 << 10 // what yamux begins every stream with (its spec.md, "Flow Control")
 	maxWindow = 64 << 20
@@ -30,11 +30,13 @@ const (
 	// closeTimeout is for the other side to end a stream after we did. Half-closing is said inside the stream, by its TLS, so an end out here
 	// means that all is over.
 	closeTimeout = 30 * time.Second
-	// writeTimeout is how long the uplink may stand still before it counts as dead; keepAlive is how often that is tried. Together they bound
-	// how long a vanished peer keeps its place.
-	writeTimeout = 10 * time.Second
-	keepAlive    = 15 * time.Second
 )
+
+// pace is how long an uplink may stand still before it counts as dead, and how often that is tried. Together they bound how long a vanished
+// peer keeps its place.
+type pace struct{ write, keepAlive time.Duration }
+
+var defaultPace = pace{write: 10 * time.Second, keepAlive: 15 * time.Second}
 
 var (
 	// ErrFull means that this uplink has no room for another stream.
@@ -98,14 +100,18 @@ type Session struct {
 
 // New speaks the mux on conn, which it owns from now on. abort must end conn at once, without a word to the peer.
 func New(conn net.Conn, abort func() error, side Side, cfg Config) (*Session, error) {
+	return newSession(conn, abort, side, cfg, defaultPace)
+}
+
+func newSession(conn net.Conn, abort func() error, side Side, cfg Config, p pace) (*Session, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
 	y := &yamux.Config{
 		AcceptBacklog:          openBacklog,
 		EnableKeepAlive:        true,
-		KeepAliveInterval:      keepAlive,
-		ConnectionWriteTimeout: writeTimeout,
+		KeepAliveInterval:      p.keepAlive,
+		ConnectionWriteTimeout: p.write,
 		MaxStreamWindowSize:    uint32(cfg.window()), //nolint:gosec // Check bounds it
 		StreamOpenTimeout:      openTimeout,
 		StreamCloseTimeout:     closeTimeout,
@@ -179,7 +185,7 @@ func (s *Session) Close() {
 	_ = s.yamux.Close() // always nil
 }
 
-// noteStall closes an uplink whose queue did not move for writeTimeout. yamux itself goes on with it: the peer's streams would hang
+// noteStall closes an uplink whose queue did not move for so long. yamux itself goes on with it: the peer's streams would hang
 // for ever (GHSA-29qp-crvh-w22m).
 func (s *Session) noteStall(err error) {
 	if errors.Is(err, yamux.ErrConnectionWriteTimeout) {

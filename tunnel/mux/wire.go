@@ -18,7 +18,7 @@ const (
 
 const (
 	// pingBurst and one a second after it is how often a peer may ping: yamux answers each from a goroutine of its own, so a flood that does
-	// not read its answers would be unbounded. An honest peer pings every keepAlive.
+	// not read its answers would be unbounded. An honest peer pings every 15 s.
 	pingBurst = 16
 )
 

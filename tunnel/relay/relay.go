@@ -29,8 +29,8 @@ type Config struct {
 // Limits bound what a relay holds. Each zero means its default.
 type Limits struct {
 	Handshakes      int           // connections that have not said their hello; 512. A TLS handshake holds about 40 kB
-	Streams         int           // of endpoints; 4096. Each holds about 150 kB: TLS, two buffers, and up to Mux.Window if its endpoint does not read
-	Uplinks         int           // of all agents; 1024
+	Streams         int           // of endpoints; 1024. Each holds about 150 kB, and up to Mux.Window more while its endpoint does not read
+	Uplinks         int           // of all agents; 256
 	UplinksPerAgent int           // 8
 	Mux             mux.Config    // of each uplink
 	Drain           time.Duration // for streams to end before a stopping relay cuts them; 30 s
@@ -43,8 +43,8 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	set(&l.Handshakes, 512)
-	set(&l.Streams, 4096)
-	set(&l.Uplinks, 1024)
+	set(&l.Streams, 1024)
+	set(&l.Uplinks, 256)
 	set(&l.UplinksPerAgent, 8)
 	if l.Drain == 0 {
 		l.Drain = 30 * time.Second

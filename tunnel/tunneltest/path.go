@@ -76,25 +76,30 @@ type Agent struct {
 // it refuses to refused (nil drops it).
 func StartAgent(t testing.TB, ca *CA, relayAddr string, cert tls.Certificate, handle func(*uplink.Stream), refused func(error)) *Agent {
 	t.Helper()
-	return StartUplink(t, uplink.Config{
-		Relay: relayAddr, CA: ca.Pool(), Log: Quiet(),
-		Certificate: func() (tls.Certificate, error) { return cert, nil },
-		Handle: func(ctx context.Context, conn net.Conn) {
-			s, err := uplink.Accept(ctx, conn, cert)
-			if err != nil {
-				if refused != nil {
-					refused(err)
-				}
-				return
+	return StartAgentWith(t, uplink.Config{Relay: relayAddr, CA: ca.Pool()}, cert, handle, refused)
+}
+
+// StartAgentWith is StartAgent with a Config of the test's, whose Certificate, Handle and Log are filled in.
+func StartAgentWith(t testing.TB, cfg uplink.Config, cert tls.Certificate, handle func(*uplink.Stream), refused func(error)) *Agent {
+	t.Helper()
+	cfg.Log = Quiet()
+	cfg.Certificate = func() (tls.Certificate, error) { return cert, nil }
+	cfg.Handle = func(ctx context.Context, conn net.Conn) {
+		s, err := uplink.Accept(ctx, conn, cert)
+		if err != nil {
+			if refused != nil {
+				refused(err)
 			}
-			defer s.Close()                                          //nolint:errcheck // the handler's last word was its last write
-			stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // the test is over
-			defer stop()
-			if err := s.Welcome(nil); err == nil {
-				handle(s)
-			}
-		},
-	})
+			return
+		}
+		defer s.Close()                                          //nolint:errcheck // the handler's last word was its last write
+		stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // the test is over
+		defer stop()
+		if err := s.Welcome(nil); err == nil {
+			handle(s)
+		}
+	}
+	return StartUplink(t, cfg)
 }
 
 // StartUplink runs uplinks until the test ends or Stop is called, and waits until the first set of them is up.

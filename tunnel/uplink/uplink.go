@@ -64,18 +64,23 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Mux.Log == nil {
 		cfg.Mux.Log = cfg.Log
 	}
-	r := &runner{cfg: cfg, log: cfg.Log.With("relay", cfg.Relay)}
-	for range cfg.Connections {
-		r.wg.Go(func() { r.keep(ctx) })
-	}
-	r.wg.Wait()
+	r := &runner{cfg: cfg, log: cfg.Log.With("relay", cfg.Relay), check: checkCertificate}
+	r.run(ctx)
 	return nil
 }
 
+func (r *runner) run(ctx context.Context) {
+	for range r.cfg.Connections {
+		r.wg.Go(func() { r.keep(ctx) })
+	}
+	r.wg.Wait()
+}
+
 type runner struct {
-	cfg Config
-	log *slog.Logger
-	wg  sync.WaitGroup // keepers, uplinks and their streams
+	cfg   Config
+	log   *slog.Logger
+	check time.Duration  // checkCertificate
+	wg    sync.WaitGroup // keepers, uplinks and their streams
 
 	mu sync.Mutex
 	up int
@@ -138,7 +143,7 @@ func (r *runner) keep(ctx context.Context) {
 // watch returns when the uplink is down, or ctx has ended. It replaces the uplink when its certificate has been: the new one is up before
 // the old one stops taking streams. It returns the uplink that it had in the end.
 func (r *runner) watch(ctx context.Context, l *link) (*link, error) {
-	tick := time.NewTicker(checkCertificate)
+	tick := time.NewTicker(r.check)
 	defer tick.Stop()
 	for {
 		select {

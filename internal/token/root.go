@@ -207,7 +207,7 @@ func decodeActor(it store.Item) (ActorRecord, error) {
 	return a, nil
 }
 
-// Actors lists the delegated nodes of a root in order of their making, at most limit.
+// Actors lists the delegated nodes of a root in order of id, at most limit.
 func Actors(ctx context.Context, items store.Items, root access.ActorID, limit int) ([]ActorRecord, error) {
 	var out []ActorRecord
 	err := walk(ctx, items, "root#"+string(root), "actor#", limit, func(it store.Item) error {

@@ -37,6 +37,8 @@ const (
 	maxCallers = 128
 	// callLimit bounds one request: a call to the broker, which answers within seconds or not at all.
 	callLimit = 30 * time.Second
+	// refuseLimit is how long a refused caller may take to ask: it must not hold a place for long.
+	refuseLimit = 2 * time.Second
 	// idleLimit ends a connection that asks nothing. A registered run keeps its own for life.
 	idleLimit = 30 * time.Second
 )
@@ -90,7 +92,7 @@ func (s *control) handle(ctx context.Context, conn *net.UnixConn) {
 	}
 	if err != nil {
 		s.log.Debug("caller refused", "error", err)
-		_ = conn.SetDeadline(time.Now().Add(callLimit))
+		_ = conn.SetDeadline(time.Now().Add(refuseLimit))
 		_ = readMessage(conn, new(request), maxRequest) // so that the caller hears the answer, not a broken pipe
 		_ = writeMessage(conn, answer{V: version, Error: apiError(err)}, maxAnswer)
 		return

@@ -330,7 +330,10 @@ func (f *front) check(ctx context.Context, cmds []access.Command) ([]*gate.Permi
 	done, held := make(chan answer, 1), make(chan struct{}, len(cmds))
 	go func() {
 		permits, err := f.s.Gate.Check(asking, cmds, func(h access.HeldCommand) {
-			held <- struct{}{}
+			select {
+			case held <- struct{}{}:
+			default:
+			}
 			f.notice(h)
 		})
 		done <- answer{permits, err}

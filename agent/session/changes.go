@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+const (
+	pollEvery   = time.Second // a revocation ends sessions within two
+	pollTimeout = 5 * time.Second
+	// silence is how long sessions go on without word of the broker: it may be trying to say that they must end.
+	silence = 30 * time.Second
+	// maxAsked is how many sessions and approvals one call may name (api.ChangesRequest).
+	maxAsked = 1000
+)
+
+// live are the sessions that are open, and the approvals that they wait for. It satisfies gate.Verdicts.
+type live struct {
+	wake     chan struct{} // capacity 1: somebody waits for a verdict
+	stopping chan struct{} // closed when no close may be waited for any more
+	closers  chan struct{} // a slot for each close on its way
+
+	mu       sync.Mutex
+	sessions map[access.SessionID]*liveSession
+	watched  map[access.ApprovalID]chan api.Verdict
+	heard    time.Time // when the broker last answered; monotonic
+}
+
+type liveSession struct {
+	state string
+	end   context.CancelCauseFunc
+}
+
+func newLive() live {
+	return live{wake: make(chan struct{}, 1), stopping: make(chan struct{}), closers: make(chan struct{}, closers),
+		sessions: map[access.SessionID]*liveSession{}, watched: map[access.ApprovalID]chan api.Verdict{}}
+}
+
+// enter makes a session one that changes may end.
+func (l *live) enter(id access.SessionID, state string, end context.CancelCauseFunc) (leave func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.sessions) == 0 {
+		l.heard = time.Now()
+	}
+	l.sessions[id] = &liveSession{state, end}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.sessions, id)
+	}
+}
+
+// Watch tells when an approval has been answered.
+func (l *live) Watch(id access.ApprovalID) (<-chan api.Verdict, func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := make(chan api.Verdict, 1)
+	l.watched[id] = c
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return c, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watched, id)
+	}
+}
+
+// Poll asks the broker every second, while there are sessions, what has become of them. It returns when ctx ends.
+func (s *Server) Poll(ctx context.Context) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.live.wake:
+		}
+		s.poll(ctx)
+	}
+}
+
+func (s *Server) poll(ctx context.Context) {
+	for _, req := range s.live.requests(s.Agent) {
+		if err := s.changes(ctx, req); err != nil {
+			if ctx.Err() == nil {
+				s.Log.Warn("no word of the broker", "error", err)
+			}
+			s.live.endIfSilent()
+			return
+		}
+	}
+	s.live.mu.Lock()
+	defer s.live.mu.Unlock()
+	s.live.heard = time.Now()
+}
+
+func (s *Server) changes(ctx context.Context, req api.ChangesRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	resp, err := s.Broker.Changes(ctx, req)
+	if err != nil {
+		return err
+	}
+	s.live.apply(resp)
+	return nil
+}
+
+// requests ask for everything that is live, at most maxAsked a call. An approval is asked for together with all sessions where these fit one
+// call; else every call carries every approval, because only that of its own session answers.
+func (l *live) requests(agent access.AgentName) []api.ChangesRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var approvals []access.ApprovalID
+	for id := range l.watched {
+		if len(approvals) < maxAsked {
+			approvals = append(approvals, id)
+		}
+	}
+	var all []api.ChangesRequest
+	for id, s := range l.sessions {
+		if len(all) == 0 || len(all[len(all)-1].Sessions) == maxAsked {
+			all = append(all, api.ChangesRequest{Agent: agent, Approvals: approvals})
+		}
+		last := &all[len(all)-1]
+		last.Sessions = append(last.Sessions, api.LiveSession{Session: id, State: s.state})
+	}
+	return all
+}
+
+func (l *live) apply(resp api.ChangesResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range resp.Ended {
+		if s := l.sessions[e.Session]; s != nil {
+			s.end(ended(e.Code, api.RuleRevoked, e.Hint))
+		}
+	}
+	for _, v := range resp.Verdicts {
+		if c := l.watched[v.Approval]; c != nil {
+			c <- v
+			delete(l.watched, v.Approval) // one verdict each: the channel has room for it
+		}
+	}
+}
+
+// endIfSilent ends every session once the broker has been silent for too long.
+func (l *live) endIfSilent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.heard) < silence {
+		return
+	}
+	for _, s := range l.sessions {
+		s.end(ended(access.CodeNoDecision, "broker-silent", "the broker has not answered for too long: connect again"))
+	}
+}

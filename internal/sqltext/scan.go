@@ -60,7 +60,7 @@ func (s *Scanner) region(i int) (Kind, int, bool) {
 		end, open := blockComment(t, i)
 		return Comment, end, open
 	case c == '\'':
-		end, open := quoted(t, i, false)
+		end, open := quoted(t, i, plain)
 		return String, end, open
 	case c == '"':
 		end, open := doubleQuoted(t, i)
@@ -80,13 +80,16 @@ func word(t string, i int) (Kind, int, bool) {
 	c, next := t[i]|0x20, at(t, i+1)
 	switch {
 	case c == 'e' && next == '\'':
-		end, open := quoted(t, i+1, true)
+		end, open := quoted(t, i+1, escapes)
 		return Escaped, end, open
-	case (c == 'b' || c == 'x' || c == 'n') && next == '\'':
-		end, open := quoted(t, i+1, false)
+	case (c == 'b' || c == 'x') && next == '\'':
+		end, open := quoted(t, i+1, bits)
+		return String, end, open
+	case c == 'n' && next == '\'':
+		end, open := quoted(t, i+1, plain)
 		return String, end, open
 	case c == 'u' && next == '&' && at(t, i+2) == '\'':
-		end, open := quoted(t, i+2, false)
+		end, open := quoted(t, i+2, plain)
 		return String, end, open
 	case c == 'u' && next == '&' && at(t, i+2) == '"':
 		end, open := doubleQuoted(t, i+2)
@@ -97,13 +100,22 @@ func word(t string, i int) (Kind, int, bool) {
 	return Word, i, false
 }
 
+// quoting says what a string may hold between its quotes.
+type quoting uint8
+
+const (
+	plain   quoting = iota // a doubled quote
+	escapes                // that and backslashes
+	bits                   // neither: a second quote starts the next string
+)
+
 // quoted reads a string whose opening quote is at i, with the parts that a line break joins to it: they are lexed the way
 // the first part is, so that E'a' ⏎ 'b\'c' is one string.
-func quoted(t string, i int, escapes bool) (end int, open bool) {
+func quoted(t string, i int, rule quoting) (end int, open bool) {
 	for {
 		i++
 		for ; i < len(t) && t[i] != '\''; i++ {
-			if escapes && t[i] == '\\' {
+			if rule == escapes && t[i] == '\\' {
 				i++
 			}
 		}
@@ -111,7 +123,7 @@ func quoted(t string, i int, escapes bool) (end int, open bool) {
 			return len(t), true
 		}
 		i++
-		if at(t, i) == '\'' { // a doubled quote
+		if at(t, i) == '\'' && rule != bits { // a doubled quote
 			continue
 		}
 		next, ok := continued(t, i)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -85,7 +86,8 @@ func (Protocol) DSN(l endpoint.Local) string {
 		u.RawQuery = "sslmode=disable"
 		return u.String()
 	}
-	u.RawQuery = url.Values{"host": {l.Dir}, "port": {strconv.Itoa(socketPort)}}.Encode()
+	// libpq knows %20, not the '+' of forms.
+	u.RawQuery = "host=" + strings.ReplaceAll(url.QueryEscape(l.Dir), "+", "%20") + "&port=" + strconv.Itoa(socketPort)
 	return u.String()
 }
 

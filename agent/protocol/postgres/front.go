@@ -90,7 +90,8 @@ func (f *front) ask(ctx context.Context, sql string) ([][]string, error) {
 	msg := appendParse(nil, own, sql)
 	msg = appendBind(msg, own, own)
 	msg = appendExecute(msg, own)
-	msg = appendCloseStatement(msg, own)
+	msg = appendClose(msg, 'P', own) // inside a transaction it would outlive the Sync
+	msg = appendClose(msg, 'S', own)
 	msg = appendBare(msg, 'S')
 	if _, err := f.w.Write(msg); err != nil {
 		return nil, f.lost(err)

@@ -315,7 +315,7 @@ func TestSplitAtEveryByte(t *testing.T) {
 	session := join(
 		appendQuery(nil, "select name, email from customers order by id"),
 		appendParse(nil, "s1", "select email from customers where id = 1"), appendBind(nil, "", "s1"), appendDescribePortal(nil, ""), appendExecute(nil, ""), appendBare(nil, 'S'),
-		appendBind(nil, "p", "s1"), appendExecute(nil, "p"), appendBare(nil, 'H'), appendCloseStatement(nil, "s1"), appendBare(nil, 'S'),
+		appendBind(nil, "p", "s1"), appendExecute(nil, "p"), appendBare(nil, 'H'), appendClose(nil, 'S', "s1"), appendBare(nil, 'S'),
 		appendQuery(nil, "drop table customers"),
 		appendQuery(nil, "begin"), appendParse(nil, "", "select 'canary'"), appendBind(nil, "", ""), appendExecute(nil, ""), appendBare(nil, 'S'),
 		appendQuery(nil, "select 1"), appendQuery(nil, "rollback"),

@@ -275,7 +275,8 @@ func (h *house) serve(ctx context.Context, c net.Conn) {
 		return
 	}
 	s := h.session()
-	h.errs <- h.room.Serve(ctx, peeked{c, r}, s)
+	err := h.room.Serve(ctx, peeked{c, r}, s)
+	h.errs <- err
 }
 
 func (h *house) session() *protocol.Session {

@@ -155,9 +155,10 @@ func appendExecute(dst []byte, portal string) []byte {
 	return seal(append(appendText(dst, portal), 0, 0, 0, 0), at)
 }
 
-func appendCloseStatement(dst []byte, name string) []byte {
+// appendClose closes a statement ('S') or a portal ('P').
+func appendClose(dst []byte, kind byte, name string) []byte {
 	dst, at := frame(dst, 'C')
-	return seal(appendText(append(dst, 'S'), name), at)
+	return seal(appendText(append(dst, kind), name), at)
 }
 
 func appendBare(dst []byte, tag byte) []byte { return append(dst, tag, 0, 0, 0, 4) }

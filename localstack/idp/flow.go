@@ -221,6 +221,11 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		refuse("unsupported_grant_type", "only authorization_code is served")
 		return
 	}
+	if f.Get("client_id") == "" {
+		// A client that does not say who it is, or first tries a secret in a header as some libraries do, has not used the code up.
+		write(w, http.StatusUnauthorized, map[string]string{"error": "invalid_client", "error_description": "client_id belongs in the form: clients are public"})
+		return
+	}
 	p.mu.Lock()
 	g, ok := p.codes[f.Get("code")]
 	delete(p.codes, f.Get("code")) // whoever sends it, right or wrong, uses it up

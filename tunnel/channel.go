@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/token"
@@ -19,7 +21,10 @@ import (
 var ErrCut = errors.New("the connection was cut: its peer did not close it")
 
 // Channel is one end of the TLS inside a stream. Its Read ends with io.EOF only if the peer said that it would write no more.
-type Channel struct{ conn *tls.Conn }
+type Channel struct {
+	conn   *tls.Conn
+	broken atomic.Bool // reading met something that its peer did not send
+}
 
 // Carry makes conn fit to carry a TLS whose end matters. Go's TLS takes the end of its carrier between two records for an orderly one,
 // as many web sites need; here only the peer's own, authenticated word is.
@@ -36,10 +41,16 @@ func (c carrier) Read(b []byte) (int, error) {
 }
 
 // NewChannel wraps a TLS connection whose carrier is from Carry and whose handshake is done.
-func NewChannel(conn *tls.Conn) *Channel { return &Channel{conn} }
+func NewChannel(conn *tls.Conn) *Channel { return &Channel{conn: conn} }
 
 // Read is a net.Conn's.
-func (c *Channel) Read(b []byte) (int, error) { return c.conn.Read(b) }
+func (c *Channel) Read(b []byte) (int, error) {
+	n, err := c.conn.Read(b)
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.broken.Store(true)
+	}
+	return n, err
+}
 
 // Write is a net.Conn's; a long b is sent in pieces of MaxChunk.
 func (c *Channel) Write(b []byte) (int, error) { return writeChunks(c.conn, b, MaxChunk) }
@@ -47,8 +58,14 @@ func (c *Channel) Write(b []byte) (int, error) { return writeChunks(c.conn, b, M
 // CloseWrite says that nothing more will be written; reading goes on.
 func (c *Channel) CloseWrite() error { return c.conn.CloseWrite() }
 
-// Close ends both directions. It waits for a peer that does not read no longer than crypto/tls does (5 s).
-func (c *Channel) Close() error { return c.conn.Close() }
+// Close ends both directions, waiting for a peer that does not read no longer than crypto/tls does (5 s). A channel that broke does not end in
+// order: its peer shall not take an answer that was cut short for a whole one.
+func (c *Channel) Close() error {
+	if c.broken.Load() {
+		return c.conn.NetConn().Close()
+	}
+	return c.conn.Close()
+}
 
 // LocalAddr is the carrier's.
 func (c *Channel) LocalAddr() net.Addr { return c.conn.LocalAddr() }

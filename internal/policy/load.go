@@ -22,15 +22,17 @@ import (
 //go:embed schema.cedarschema
 var Schema string
 
-var validator = sync.OnceValue(func() *validate.Validator {
+var validator = sync.OnceValue(func() *validate.Validator { return newValidator(Schema) })
+
+func newValidator(text string) *validate.Validator {
 	var s schema.Schema
-	err := s.UnmarshalCedar([]byte(Schema))
+	err := s.UnmarshalCedar([]byte(text))
 	resolved, rerr := s.Resolve()
 	if err = errors.Join(err, rerr); err != nil {
 		panic(fmt.Sprintf("the embedded schema: %v", err)) // a fault of the build: every test meets it
 	}
 	return validate.New(resolved)
-})
+}
 
 // loader carries what is known while the files of one bundle are read.
 type loader struct {

@@ -62,6 +62,7 @@ const (
 
 var (
 	ruleID      = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	perAction   = regexp.MustCompile(` for Action::"[a-z]+"`)
 	annotations = []types.Ident{"id", "hold", "hint"}
 	builtin     = []string{RuleDefaultDeny, RuleCapability, RuleIncomplete, RuleNoTouches, RuleTooMany, RuleUnknownTarget, RuleUnknownKind,
 		RuleNoLineage, RuleSeveralHolds, RulePolicyError}
@@ -229,9 +230,14 @@ func (l *loader) literal(r *rule, uid types.EntityUID) {
 
 // typecheck holds a policy against the schema, so that an attribute that is not there is found before it denies everything.
 func (l *loader) typecheck(v *validate.Validator, r *rule) {
-	if err := v.Policy("", (*ast.Policy)(r.policy.AST())); err != nil {
-		l.errorf(r.file, r.at, "%s: %s", r.id, strings.ReplaceAll(err.Error(), "\n", "; "))
+	err := v.Policy("", (*ast.Policy)(r.policy.AST()))
+	if err == nil {
+		return
 	}
+	// One line for each action that is meant, in any order: each thing once.
+	lines := strings.Split(perAction.ReplaceAllString(err.Error(), ""), "\n")
+	slices.Sort(lines)
+	l.errorf(r.file, r.at, "%s: %s", r.id, strings.Join(slices.Compact(lines), "; "))
 }
 
 // readable says whether brackets outside of strings and comments nest at most so deep, and what is wrong where. Block comments

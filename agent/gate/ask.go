@@ -76,19 +76,16 @@ func (g *Gate) settle(ctx context.Context) *access.Denied {
 	if q == nil {
 		return nil
 	}
-	if q.away {
+	if q.away { // it has left, so that it cannot be taken back
 		wait := time.NewTimer(api.PermitLife)
 		defer wait.Stop()
 		r, d := g.await(ctx, q, wait.C)
-		if g.pending == nil {
-			g.free()
-			return d
-		}
 		if d != nil {
 			return d
 		}
 		if ans, err := judge(q, r); err == nil {
-			g.abandon(ctx, q, ans)
+			g.abandon(ctx, q, ans, 0)
+			g.free()
 			return nil
 		} else if settled(err) != nil {
 			g.free()
@@ -100,18 +97,18 @@ func (g *Gate) settle(ctx context.Context) *access.Denied {
 		return nil
 	}
 	ans, d := g.ask(ctx, q)
-	switch {
-	case d == nil:
-		g.abandon(ctx, q, ans)
-	case g.pending == nil:
+	if d == nil {
+		g.abandon(ctx, q, ans, 0)
+	}
+	if g.pending == nil {
 		g.free()
 	}
 	return d
 }
 
-// abandon keeps the chain of a question whose client has been refused already.
-func (g *Gate) abandon(ctx context.Context, q *question, ans answer) {
-	for i := range ans.stored {
+// abandon keeps the chain over the commands from one on, of which none will run: their client has been refused.
+func (g *Gate) abandon(ctx context.Context, q *question, ans answer, from int) {
+	for i := from; i < len(ans.stored); i++ {
 		cmd, dec := &q.ask.Commands[i], &ans.stored[i]
 		g.advance(cmd, q.digests[i])
 		switch dec.Outcome {
@@ -121,7 +118,6 @@ func (g *Gate) abandon(ctx context.Context, q *question, ans answer) {
 			g.withdraw(ctx, cmd, dec.Approval)
 		}
 	}
-	g.free()
 }
 
 var errMismatch = errors.New("the answer does not belong to the question")

@@ -168,6 +168,7 @@ func (g *Gate) permit(ctx context.Context, q *question, ans answer, held func(ac
 		}
 		if d != nil {
 			d.Command = cmd.ID
+			g.abandon(ctx, q, ans, i+1)
 			return permits, d
 		}
 		permits = append(permits, p)

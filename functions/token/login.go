@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/idtoken"
 	"github.com/sallyport/sallyport/internal/store"
 	tokens "github.com/sallyport/sallyport/internal/token"
 )
@@ -27,9 +28,9 @@ func (f *function) login(r *http.Request, form url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := f.provider.verify(r.Context(), form.Get(api.FieldSubject))
+	id, err := f.provider.Verify(r.Context(), form.Get(api.FieldSubject))
 	switch {
-	case errors.Is(err, errProvider):
+	case errors.Is(err, idtoken.ErrProvider):
 		f.Log.Warn("identity provider", "error", err)
 		return nil, api.Because(api.ErrUnavailable, "try again", "the identity provider could not be asked")
 	case err != nil:
@@ -59,7 +60,7 @@ func bound(nonce, salt, thumbprint string) error {
 	return nil
 }
 
-func (f *function) newRoot(r *http.Request, id identity, thumbprint string, now time.Time) (any, error) {
+func (f *function) newRoot(r *http.Request, id idtoken.Identity, thumbprint string, now time.Time) (any, error) {
 	rootID, err := tokens.NewID(now)
 	if err != nil {
 		return nil, err

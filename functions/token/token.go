@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/idtoken"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/store"
 	tokens "github.com/sallyport/sallyport/internal/token"
@@ -48,7 +49,7 @@ type Config struct {
 
 type function struct {
 	Config
-	provider *provider
+	provider *idtoken.Provider
 	mux      *http.ServeMux
 }
 
@@ -68,7 +69,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	p, err := newProvider(c.OIDC, c.Now)
+	p, err := idtoken.New(idtoken.Config{Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, HTTPClient: c.OIDC.HTTPClient, Now: c.Now})
 	if err != nil {
 		return nil, fmt.Errorf("functions/token: %w", err)
 	}

@@ -1,4 +1,4 @@
-package token
+package idtoken
 
 import (
 	"context"
@@ -17,11 +17,12 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/oauth2"
 
 	tokens "github.com/sallyport/sallyport/internal/token"
 )
 
-// Limits around the identity provider.
+// Limits around the Identity provider.
 const (
 	maxIDToken    = 16 << 10
 	idTokenAge    = 10 * time.Minute // from iat: an ID token is traded at once, whatever its exp says
@@ -37,18 +38,32 @@ const (
 // idAlgorithms are what an ID token may be signed with: public-key algorithms in wide use. Never none, never a shared secret.
 var idAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.PS256, jose.ES384, jose.EdDSA}
 
-// provider verifies ID tokens. go-oidc checks signature, issuer, audience and expiry; the rest is ours (see check).
-type provider struct {
-	c      OIDC
+// Provider verifies ID tokens. go-oidc checks signature, issuer, audience and expiry; the rest is ours (see check).
+type Provider struct {
+	c      Config
 	client *http.Client
 	now    func() time.Time
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier
+	endpoint oauth2.Endpoint
 	fetched  time.Time
 }
 
-func newProvider(c OIDC, now func() time.Time) (*provider, error) {
+// Config names a provider and who we are there. Issuer and ClientID are required.
+type Config struct {
+	Issuer     string // https, or http on loopback
+	ClientID   string
+	HTTPClient *http.Client     // nil: the default transport
+	Now        func() time.Time // nil: time.Now
+}
+
+// New checks the configuration. It calls nobody yet.
+func New(c Config) (*Provider, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	now := c.Now
 	u, err := url.Parse(c.Issuer)
 	if err != nil || u.Host == "" || !safe(u) {
 		return nil, fmt.Errorf("OIDC issuer %q: want an https URL, or http on loopback", c.Issuer)
@@ -61,7 +76,7 @@ func newProvider(c OIDC, now func() time.Time) (*provider, error) {
 		inner = c.HTTPClient.Transport
 	}
 	limited := &limitedTransport{inner: inner, now: now, tokens: fetchBurst, last: now()}
-	return &provider{c: c, now: now, client: &http.Client{Transport: limited, Timeout: fetchTimeout}}, nil
+	return &Provider{c: c, now: now, client: &http.Client{Transport: limited, Timeout: fetchTimeout}}, nil
 }
 
 // safe says whether what is fetched from u can be believed.
@@ -70,10 +85,10 @@ func safe(u *url.URL) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// errProvider means that the provider could not be asked: nothing is known about the token.
-var errProvider = errors.New("the identity provider did not answer")
+// ErrProvider means that the provider could not be asked: nothing is known about the token.
+var ErrProvider = errors.New("the Identity provider did not answer")
 
-func (p *provider) current() (*oidc.IDTokenVerifier, error) {
+func (p *Provider) current() (*oidc.IDTokenVerifier, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if age := p.now().Sub(p.fetched); p.verifier != nil && age >= 0 && age < keysLife {
@@ -83,19 +98,29 @@ func (p *provider) current() (*oidc.IDTokenVerifier, error) {
 	ctx := oidc.ClientContext(context.Background(), p.client)
 	op, err := oidc.NewProvider(ctx, p.c.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errProvider, err)
+		return nil, fmt.Errorf("%w: %w", ErrProvider, err)
 	}
 	algs := make([]string, len(idAlgorithms))
 	for i, a := range idAlgorithms {
 		algs[i] = string(a)
 	}
 	p.verifier = op.Verifier(&oidc.Config{ClientID: p.c.ClientID, SupportedSigningAlgs: algs, Now: p.now})
-	p.fetched = p.now()
+	p.endpoint, p.fetched = op.Endpoint(), p.now()
 	return p.verifier, nil
 }
 
-// identity is what an ID token says, verified.
-type identity struct {
+// Endpoint is where people are sent and codes are traded; the client is what must be used for the latter.
+func (p *Provider) Endpoint() (oauth2.Endpoint, *http.Client, error) {
+	if _, err := p.current(); err != nil {
+		return oauth2.Endpoint{}, nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.endpoint, p.client, nil
+}
+
+// Identity is what an ID token says, verified.
+type Identity struct {
 	Subject  string
 	Groups   []string
 	AuthTime time.Time // zero: the provider did not say
@@ -105,20 +130,21 @@ type identity struct {
 	Until   time.Time // after that it would not be accepted any more
 }
 
-func (p *provider) verify(ctx context.Context, raw string) (identity, error) {
+// Verify checks a token. Errors that wrap ErrProvider say nothing about it.
+func (p *Provider) Verify(ctx context.Context, raw string) (Identity, error) {
 	if err := plainHeader(raw); err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	v, err := p.current()
 	if err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	id, err := v.Verify(ctx, raw)
 	if err != nil {
 		if strings.Contains(err.Error(), "fetching keys") { // go-oidc wraps what the transport said with %v: there is only the text
-			return identity{}, fmt.Errorf("%w: %w", errProvider, err)
+			return Identity{}, fmt.Errorf("%w: %w", ErrProvider, err)
 		}
-		return identity{}, err
+		return Identity{}, err
 	}
 	return p.check(id)
 }
@@ -155,43 +181,43 @@ type idClaims struct {
 }
 
 // check is what go-oidc lets pass (OpenID Connect Core section 3.1.3.7 and more).
-func (p *provider) check(id *oidc.IDToken) (identity, error) {
+func (p *Provider) check(id *oidc.IDToken) (Identity, error) {
 	var c idClaims
 	var payload json.RawMessage
 	if err := errors.Join(id.Claims(&c), id.Claims(&payload)); err != nil {
-		return identity{}, fmt.Errorf("claims: %w", err)
+		return Identity{}, fmt.Errorf("claims: %w", err)
 	}
 	now := p.now()
 	switch {
 	case id.Issuer != p.c.Issuer: // go-oidc has an exception for one provider; we have none
-		return identity{}, errors.New("it is of another issuer")
+		return Identity{}, errors.New("it is of another issuer")
 	case len(id.Audience) != 1 || id.Audience[0] != p.c.ClientID:
-		return identity{}, errors.New("it is meant for others too")
+		return Identity{}, errors.New("it is meant for others too")
 	case c.Authorized != "" && c.Authorized != p.c.ClientID:
-		return identity{}, errors.New("azp: it was given to somebody else")
+		return Identity{}, errors.New("azp: it was given to somebody else")
 	case id.IssuedAt.After(now.Add(tokens.Skew)):
-		return identity{}, errors.New("iat: it was made in the future")
+		return Identity{}, errors.New("iat: it was made in the future")
 	case now.Sub(id.IssuedAt) > idTokenAge:
-		return identity{}, fmt.Errorf("iat: it is older than %s", idTokenAge)
+		return Identity{}, fmt.Errorf("iat: it is older than %s", idTokenAge)
 	case !plainText(id.Subject, 255): // Core section 2
-		return identity{}, errors.New("sub is empty, too long, or not plain text")
+		return Identity{}, errors.New("sub is empty, too long, or not plain text")
 	}
-	out := identity{Subject: id.Subject, Groups: c.Groups, Nonce: id.Nonce, Payload: payload, Until: id.IssuedAt.Add(idTokenAge)}
+	out := Identity{Subject: id.Subject, Groups: c.Groups, Nonce: id.Nonce, Payload: payload, Until: id.IssuedAt.Add(idTokenAge)}
 	if c.AuthTime != 0 {
 		out.AuthTime = time.Unix(c.AuthTime, 0).UTC()
 		if out.AuthTime.After(now.Add(tokens.Skew)) || now.Sub(out.AuthTime) > maxAuthAge {
-			return identity{}, fmt.Errorf("auth_time: the login is in the future or older than %s", maxAuthAge)
+			return Identity{}, fmt.Errorf("auth_time: the login is in the future or older than %s", maxAuthAge)
 		}
 	}
 	size := 0
 	for _, g := range c.Groups {
 		if !plainText(g, 256) {
-			return identity{}, errors.New("groups: a name is empty, too long, or not plain text")
+			return Identity{}, errors.New("groups: a name is empty, too long, or not plain text")
 		}
 		size += len(g) + 3
 	}
 	if size > maxGroups {
-		return identity{}, fmt.Errorf("groups: over %d bytes: let the provider send those that policies use", maxGroups)
+		return Identity{}, fmt.Errorf("groups: over %d bytes: let the provider send those that policies use", maxGroups)
 	}
 	return out, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/idtoken"
 	tokens "github.com/sallyport/sallyport/internal/token"
 )
 
@@ -32,7 +33,7 @@ func (f *function) readChild(form url.Values, now time.Time) (child, error) {
 	if err := access.CheckName("actor", c.name); err != nil {
 		return child{}, api.Because(api.ErrBadRequest, "", "%v", err)
 	}
-	if !plainText(c.purpose, maxPurpose) {
+	if !idtoken.PlainText(c.purpose, maxPurpose) {
 		return child{}, api.Because(api.ErrBadRequest, "say in a sentence what the actor is for", "purpose: want 1 to %d bytes of plain text", maxPurpose)
 	}
 	if len(form[api.FieldCapability]) == 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/idtoken"
 	"github.com/sallyport/sallyport/internal/store"
 	tokens "github.com/sallyport/sallyport/internal/token"
 )
@@ -24,7 +25,7 @@ func (f *function) revoke(r *http.Request) (any, error) {
 	if err := api.Read(r, &in); err != nil {
 		return nil, err
 	}
-	if in.Reason != "" && !plainText(in.Reason, maxPurpose) {
+	if in.Reason != "" && !idtoken.PlainText(in.Reason, maxPurpose) {
 		return nil, api.Because(api.ErrBadRequest, "", "reason: want at most %d bytes of plain text", maxPurpose)
 	}
 	admin, err := f.administers(r, c)

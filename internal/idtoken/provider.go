@@ -199,7 +199,7 @@ func (p *Provider) check(id *oidc.IDToken) (Identity, error) {
 		return Identity{}, errors.New("iat: it was made in the future")
 	case now.Sub(id.IssuedAt) > idTokenAge:
 		return Identity{}, fmt.Errorf("iat: it is older than %s", idTokenAge)
-	case !plainText(id.Subject, 255): // Core section 2
+	case !PlainText(id.Subject, 255): // Core section 2
 		return Identity{}, errors.New("sub is empty, too long, or not plain text")
 	}
 	out := Identity{Subject: id.Subject, Groups: c.Groups, Nonce: id.Nonce, Payload: payload, Until: id.IssuedAt.Add(idTokenAge)}
@@ -211,7 +211,7 @@ func (p *Provider) check(id *oidc.IDToken) (Identity, error) {
 	}
 	size := 0
 	for _, g := range c.Groups {
-		if !plainText(g, 256) {
+		if !PlainText(g, 256) {
 			return Identity{}, errors.New("groups: a name is empty, too long, or not plain text")
 		}
 		size += len(g) + 3
@@ -222,8 +222,8 @@ func (p *Provider) check(id *oidc.IDToken) (Identity, error) {
 	return out, nil
 }
 
-// plainText says whether s can be shown to people as it is.
-func plainText(s string, most int) bool {
+// PlainText says whether s can be shown to people as it is.
+func PlainText(s string, most int) bool {
 	if s == "" || len(s) > most || !utf8.ValidString(s) {
 		return false
 	}

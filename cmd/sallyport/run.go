@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,12 +51,15 @@ a clean environment.`,
 			if err := f.check(cmd, args); err != nil {
 				return err
 			}
+			if f.purpose == "" {
+				f.purpose = "run " + filepath.Base(args[0]) // the broker wants one: reviewers must read something
+			}
 			return a.run(cmd.Context(), f, args)
 		},
 	}
 	c.Flags().SetInterspersed(false)
 	c.Flags().StringVar(&f.actor, "actor", "", "the actor's name: a-z, 0-9 and '-'")
-	c.Flags().StringVar(&f.purpose, "purpose", "", "what it is for; reviewers and auditors read it")
+	c.Flags().StringVar(&f.purpose, "purpose", "", "what it is for, in a sentence; reviewers and auditors read it (default: \"run CMD\")")
 	c.Flags().StringArrayVar(&f.allow, "allow", nil, "a right, EFFECTS:TARGET[/RESOURCE]; may be given more than once")
 	c.Flags().StringSliceVar(&f.targets, "target", nil, "a target to open an endpoint for; may be given more than once")
 	c.Flags().DurationVar(&f.life, "for", 0, "how long the actor lives at most, for example 1h (default: as long as its parent)")

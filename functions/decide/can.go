@@ -17,7 +17,7 @@ func (d *decider) can(w http.ResponseWriter, r *http.Request) {
 		api.Fail(w, d.Log, err)
 		return
 	}
-	api.Write(w, dec)
+	api.Write(w, api.CanResponse{Decision: dec})
 }
 
 func (d *decider) wouldDecide(r *http.Request) (access.Decision, error) {

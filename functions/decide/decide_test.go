@@ -619,9 +619,9 @@ func TestClose(t *testing.T) {
 func TestCan(t *testing.T) {
 	w := newWorld(t)
 	ask := func(p *brokertest.Person, e access.Effect, table string) (access.Decision, error) {
-		var dec access.Decision
-		err := p.Call(w.handler, api.PathCan, api.CanRequest{Target: "app", Effect: e, Resource: access.Resource{Kind: access.KindTable, Name: table}}, &dec)
-		return dec, err
+		var out api.CanResponse
+		err := p.Call(w.handler, api.PathCan, api.CanRequest{Target: "app", Effect: e, Resource: access.Resource{Kind: access.KindTable, Name: table}}, &out)
+		return out.Decision, err
 	}
 	for _, tt := range []struct {
 		effect access.Effect

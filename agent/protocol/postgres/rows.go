@@ -88,7 +88,7 @@ func (b *back) one(ctx context.Context, r *running, m *masking, size int) error 
 		r.rows = r.limit
 		return b.skip(size)
 	}
-	if size > maxHeld+header || len(m.columns) == 0 && size > b.tap.w-b.tap.r {
+	if size > maxHeld+header || len(m.columns) == 0 && size > tapSize/2 && size > b.tap.w-b.tap.r {
 		return b.stream(r, m, size)
 	}
 	if b.tap.w-b.tap.r < size {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -66,6 +68,9 @@ func decode(it store.Item) (Record, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
 		return Record{}, fmt.Errorf("decode approval %s: %w", it.SK, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Record{}, fmt.Errorf("decode approval %s: more than one value", it.SK)
 	}
 	if string(r.ID) != it.SK {
 		return Record{}, fmt.Errorf("decode approval %s: it says it is %q", it.SK, r.ID)

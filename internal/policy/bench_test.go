@@ -13,7 +13,7 @@ import (
 func manyPolicies(n int) fstest.MapFS {
 	var cedar strings.Builder
 	for i := range n - 4 {
-		table, group := i/4, i%20
+		table, group := i/4, i/4%20
 		switch i % 4 {
 		case 0:
 			fmt.Fprintf(&cedar, "@id(\"r%d\") permit (principal in Group::\"g%d\", action == Action::\"read\", resource == Table::\"app/public.t%d\") when { context.delegation.depth < 4 };\n", i, group, table)

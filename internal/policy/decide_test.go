@@ -379,7 +379,7 @@ func TestIndexWithMoreGroupsThanThePrincipalHas(t *testing.T) {
 		if !reflect.DeepEqual(indexed.Verdict, plain) {
 			t.Errorf("indexed %+v\nplain   %+v", indexed.Verdict, plain)
 		}
-		if n := len(indexed.Steps[0].Policies); n != 1+2*20 { // depth, and what the two groups have on the target
+		if n := len(indexed.Steps[0].Policies); n != 1+2*5 { // depth, and what the two groups have on the target
 			t.Errorf("%d candidates", n)
 		}
 	}

@@ -103,6 +103,7 @@ type analysis struct {
 	why     string
 	noWhere bool // an UPDATE or DELETE has no WHERE that names a column
 	deletes bool
+	spent   int
 	locks   bool
 	dry     bool // EXPLAIN without ANALYZE: what would be written is only read
 	limit   int64
@@ -169,6 +170,19 @@ func (a *analysis) refuse(rule, hint string) {
 	if a.refused == nil {
 		a.refused = &access.Refusal{Rule: rule, Hint: hint}
 	}
+}
+
+// maxWork bounds the analysis of one text in steps, each the look at one node, name or column. A person's statement takes hundreds, an
+// ORM's thousands; a text written to be slow (every star in a wide join, every ORDER BY number) would take billions.
+const maxWork = 2_000_000
+
+// spend says whether n more steps may be taken.
+func (a *analysis) spend(n int) bool {
+	if a.spent += n; a.spent > maxWork {
+		a.incomplete("it takes too long to understand")
+		return false
+	}
+	return true
 }
 
 func (a *analysis) see(n any) { a.seen[n] = struct{}{} }

@@ -134,7 +134,7 @@ func (a *analysis) defined(rv *pg.RangeVar, e access.Effect, verb string) {
 func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
 	a.reach(e, r, true, true)
 	switch verb {
-	case "COMMENT", "REINDEX", "VACUUM", "CLUSTER", "GRANT":
+	case "COMMENT", "REINDEX", "VACUUM", "ANALYZE", "CLUSTER", "GRANT", "REVOKE":
 		return
 	}
 	for i := range r.columns {

@@ -11,6 +11,9 @@ import (
 
 // expr walks an expression, or any list of them.
 func (a *analysis) expr(n any, p place) {
+	if !a.spend(1) {
+		return
+	}
 	switch n := n.(type) {
 	case nil:
 	case *pg.Node:

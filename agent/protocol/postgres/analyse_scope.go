@@ -110,7 +110,7 @@ func systemColumn(name string) bool {
 // mark notes that column i of e takes part. plain is honoured only where the column comes straight from a relation.
 func (a *analysis) mark(e *entry, i int, how string, plain bool) {
 	switch {
-	case e.quiet:
+	case e.quiet || !a.spend(1):
 	case e.rel != nil:
 		a.use(e.rel, e.down, &e.rel.columns[i], orElse(how, "in an expression"), plain && how == "")
 	case i < len(e.source):
@@ -120,6 +120,9 @@ func (a *analysis) mark(e *entry, i int, how string, plain bool) {
 }
 
 func (a *analysis) markAll(e *entry, how string, plain bool) {
+	if !a.spend(e.len()) {
+		return
+	}
 	for i := range e.len() {
 		a.mark(e, i, how, plain)
 	}
@@ -157,7 +160,7 @@ func (a *analysis) column(n *pg.ColumnRef, p place, plain bool) {
 	case len(parts) == 1:
 		a.bare(parts[0], p, plain)
 	case len(parts) == 2, len(parts) == 3:
-		if e := find(p.sc, parts[:len(parts)-1]); e != nil {
+		if e := a.find(p.sc, parts[:len(parts)-1]); e != nil {
 			a.member(e, parts[len(parts)-1], p, plain)
 			return
 		}
@@ -168,8 +171,8 @@ func (a *analysis) column(n *pg.ColumnRef, p place, plain bool) {
 }
 
 // find looks a qualifier up, innermost level first.
-func find(sc *scope, parts []string) *entry {
-	for ; sc != nil; sc = sc.parent {
+func (a *analysis) find(sc *scope, parts []string) *entry {
+	for ; sc != nil && a.spend(len(sc.entries)); sc = sc.parent {
 		for _, e := range sc.entries {
 			if e.hidden {
 				continue
@@ -205,6 +208,11 @@ func (a *analysis) bare(name string, p place, plain bool) {
 	open := false
 	for sc := p.sc; sc != nil; sc = sc.parent {
 		hits, firm := 0, false
+		for _, e := range sc.entries {
+			if !a.spend(1 + e.len()) {
+				return
+			}
+		}
 		for _, e := range sc.visible() {
 			open = open || e.open
 			for i := range e.len() {
@@ -228,7 +236,7 @@ func (a *analysis) bare(name string, p place, plain bool) {
 			return
 		}
 	}
-	if e := find(p.sc, []string{name}); e != nil {
+	if e := a.find(p.sc, []string{name}); e != nil {
 		a.markAll(e, orElse(p.how, "in a whole row"), false)
 		return
 	}
@@ -239,7 +247,7 @@ func (a *analysis) bare(name string, p place, plain bool) {
 
 func (a *analysis) star(parts []string, p place, plain bool) {
 	if len(parts) > 0 {
-		if e := find(p.sc, parts); e != nil {
+		if e := a.find(p.sc, parts); e != nil {
 			a.markAll(e, p.how, plain)
 			return
 		}
@@ -254,10 +262,10 @@ func (a *analysis) star(parts []string, p place, plain bool) {
 }
 
 // outputs lists what a star stands for.
-func outputs(sc *scope, parts []string) (cols []outCol, open bool) {
+func (a *analysis) outputs(sc *scope, parts []string) (cols []outCol, open bool) {
 	entries := sc.visible()
 	if len(parts) > 0 {
-		e := find(sc, parts)
+		e := a.find(sc, parts)
 		if e == nil {
 			return nil, true
 		}
@@ -265,6 +273,9 @@ func outputs(sc *scope, parts []string) (cols []outCol, open bool) {
 	}
 	for _, e := range entries {
 		open = open || e.open
+		if !a.spend(e.len()) {
+			return cols, true
+		}
 		for i := range e.len() {
 			cols = append(cols, e.col(i))
 		}

@@ -88,9 +88,16 @@ func (a *analysis) plainSelect(n *pg.SelectStmt, p place, top bool) (cols []outC
 	return cols, open
 }
 
+// maxColumns is the server's own limit of a select list (MaxTupleAttributeNumber).
+const maxColumns = 1664
+
 // items walks a select or RETURNING list.
 func (a *analysis) items(list []*pg.Node, p place, plain bool) (cols []outCol, open bool) {
 	for _, t := range list {
+		if len(cols) > maxColumns || !a.spend(1) {
+			a.incomplete("a query of more than %d columns", maxColumns)
+			return cols, true
+		}
 		rt := t.GetResTarget()
 		if rt == nil {
 			a.incomplete("a select list holds a %s", kindOf(unwrap(t)))
@@ -107,7 +114,7 @@ func (a *analysis) items(list []*pg.Node, p place, plain bool) (cols []outCol, o
 		}
 		a.column(ref, p, plain)
 		if fields := ref.GetFields(); endsInStar(fields) {
-			more, o := outputs(p.sc, stringsOf(fields[:len(fields)-1]))
+			more, o := a.outputs(p.sc, stringsOf(fields[:len(fields)-1]))
 			cols, open = append(cols, more...), open || o
 			continue
 		}
@@ -203,6 +210,9 @@ func (a *analysis) byOutput(n *pg.Node, cols []outCol, list []*pg.Node, p place)
 		return
 	}
 	name := ref.GetFields()[0].GetString_().GetSval()
+	if !a.spend(len(cols) + len(list)) {
+		return
+	}
 	matched, firm := false, false
 	for _, c := range cols {
 		matched = matched || c.name == name

@@ -69,6 +69,9 @@ func (a *analysis) reach(e access.Effect, r *relation, down, all bool, columns .
 	}
 	if len(r.parents) > 0 || len(r.children) > 0 {
 		up, below := r.family(down)
+		if !a.spend(len(up) + len(below)) {
+			return
+		}
 		for _, m := range append(up, below...) {
 			t := a.touch(e, access.KindTable, m.display(), columns...)
 			t.all = t.all || all

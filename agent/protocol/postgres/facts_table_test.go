@@ -1,6 +1,11 @@
 package postgres
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
 
 func TestFacts(t *testing.T) {
 	b := newBench(t)
@@ -104,5 +109,108 @@ func TestFacts(t *testing.T) {
 				t.Errorf("%s\n got %s\nwant %s\n why %s", c.sql, s, c.want, got.Why)
 			}
 		})
+	}
+}
+
+func TestDeletes(t *testing.T) {
+	b := newBench(t)
+	for sql, want := range map[string]bool{
+		"delete from orders where id = 1": true, "truncate orders": true, "with d as (delete from orders returning 1) select 1": true, "explain analyze delete from orders": true,
+		"merge into orders o using customers c on c.id = o.id when matched then delete": true, "copy (delete from orders returning 1) to stdout": true, "select 1; delete from orders": true,
+		"explain delete from orders": false, "select 1 as delete": false, "update orders set amount = 1": false, "merge into orders o using customers c on c.id = o.id when matched then update set amount = 1": false,
+	} {
+		if c, _ := b.facts(sql); c.Facts.Deletes != want {
+			t.Errorf("%s: deletes %v, want %v", sql, c.Facts.Deletes, want)
+		}
+	}
+}
+
+func TestHasWhere(t *testing.T) {
+	b := newBench(t)
+	for sql, want := range map[string]bool{
+		"delete from orders where id = 1": true, "update orders set amount = 1 where id > 2": true, "select 1": true, "insert into app.log (line) values ('x')": true, "update orders set amount = 1 where id = $1": true,
+		"delete from orders": false, "update orders set amount = 1": false, "delete from orders where true": false, "delete from orders where 1 = 1": false, "truncate orders": false,
+		"update orders set amount = 1 where id = 1; delete from orders": false, "with d as (delete from orders returning 1) select 1 from d": false, "delete from orders where exists (select id from customers)": false,
+	} {
+		if c, _ := b.facts(sql); c.Facts.HasWhere != want {
+			t.Errorf("%s: has_where %v, want %v", sql, c.Facts.HasWhere, want)
+		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	b := newBench(t)
+	if _, p := b.facts("begin; savepoint a; commit and chain; rollback"); len(p.txn) != 4 || p.txn[0] != txnBegin || p.txn[1] != txnOther || p.txn[2] != txnOther || p.txn[3] != txnEnd || p.statements != 4 {
+		t.Errorf("%+v", p)
+	}
+	if _, p := b.facts("copy orders from stdin"); !p.copyIn || p.copyOut {
+		t.Errorf("%+v", p)
+	}
+	if _, p := b.facts("copy orders to stdout"); p.copyIn || !p.copyOut {
+		t.Errorf("%+v", p)
+	}
+	for sql, want := range map[string]bool{"create table x (id int)": true, "select 1": false, "drop table orders": true, "alter table orders add x int": true, "select * into x from orders": true, "explain create table x as select 1": false, "insert into orders values (1, 1, 1)": false} {
+		if _, p := b.facts(sql); p.changesCatalogue != want {
+			t.Errorf("%s: changes the catalogue: %v", sql, p.changesCatalogue)
+		}
+	}
+	for sql, want := range map[string]bool{"select peek(1)": true, "do 'begin end'": true, "call work()": true, "select pg_sleep(0)": false, "select lower('x')": false, "insert into app.watched values (1, 'x')": true} {
+		if _, p := b.facts(sql); p.mayDrift != want {
+			t.Errorf("%s: may drift: %v", sql, p.mayDrift)
+		}
+	}
+}
+
+// Texts written to be slow end as not understood, soon.
+func TestWorkIsBounded(t *testing.T) {
+	cat := handCatalogue(t)
+	st := session{database: "db", searchPath: "public"}
+	joins := "select 1 from customers t0"
+	for i := range 1500 {
+		joins += fmt.Sprintf(", customers t%d", i+1)
+	}
+	stars := "select * from customers a"
+	for range 14 {
+		stars = "select *, * from (" + stars + ") s"
+	}
+	numbers := "select id"
+	for range 1600 {
+		numbers += ", id"
+	}
+	numbers += " from customers order by 1"
+	for range 20_000 {
+		numbers += ", 1"
+	}
+	for name, sql := range map[string]string{"stars": stars, "numbers": numbers, "joins": joins + " where " + strings.Repeat("t1.id = t2.id and ", 9000) + "true", "wide": "select " + strings.Repeat("*, ", 1600) + "1" + joins[8:]} {
+		start := time.Now()
+		c, _ := analyse(sql, nil, st, cat, defaultLimits)
+		if c.Complete {
+			t.Errorf("%s is complete", name)
+		}
+		t.Log(name, c.Why, time.Since(start))
+	}
+}
+
+func TestClassOfField(t *testing.T) {
+	b := newBench(t)
+	customers, v := b.cat.byName[relName{"public", "customers"}], b.cat.byName[relName{"public", "contacts"}]
+	for _, c := range []struct {
+		name        string
+		o           origin
+		class, mask string
+		known       bool
+	}{
+		{"a masked column", origin{customers.oid, 3}, "email", "email", true},
+		{"another", origin{customers.oid, 4}, "card", "card", true},
+		{"a plain column", origin{customers.oid, 1}, "", "", true},
+		{"a column made since", origin{customers.oid, 5}, "", "", false},
+		{"a system column", origin{customers.oid, 0xFFFF}, "", "", true},
+		{"a whole row", origin{customers.oid, 0}, "", "", false},
+		{"a table made since", origin{1 << 30, 1}, "", "", false},
+		{"a view's column", origin{v.oid, 1}, "", "", true},
+	} {
+		if class, mask, known := b.cat.class(c.o); class != c.class || mask != c.mask || known != c.known {
+			t.Errorf("%s: %q %q %v", c.name, class, mask, known)
+		}
 	}
 }

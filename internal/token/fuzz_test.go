@@ -1,6 +1,9 @@
 package token
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/base64"
 	"net/http/httptest"
@@ -10,16 +13,29 @@ import (
 
 // Fuzzed decoders see what strangers send. They never panic, and what they accept was signed.
 
+// fixedKey is the same in every process, so that seeds which one process of a fuzzing run made are good in the others.
+func fixedKey(f *testing.F, n byte) *ecdsa.PrivateKey {
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{n}, 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return k
+}
+
+func fixedCA(f *testing.F) *CA {
+	key := fileKey{fixedKey(f, 9)}
+	return must(NewCA(key, must(CreateCA(f.Context(), key, at))))
+}
+
 func FuzzAccess(f *testing.F) {
-	key, client := newKey(f), newKey(f)
+	key, client := fixedKey(f, 1), fixedKey(f, 2)
 	good := must(NewIssuer(issuerName, fileKey{key}, 1).Access(f.Context(), sampleClaims(f, Thumbprint(&client.PublicKey))))
 	v := NewVerifier(issuerName, 1, &key.PublicKey)
 	f.Add(good)
 	f.Add(must(SignDPoP(client, "GET", base, "", at)))
 	f.Add("..")
-	want := must(v.Access(good, at))
 	f.Fuzz(func(t *testing.T, raw string) {
-		if c, err := v.Access(raw, at); err == nil && c.ID != want.ID {
+		if c, err := v.Access(raw, at); err == nil && (c.Principal != "alice" || len(c.Path) != 3) {
 			t.Errorf("accepted %+v", c)
 		}
 		if _, err := v.Ticket(raw, at); err == nil {
@@ -30,7 +46,7 @@ func FuzzAccess(f *testing.F) {
 }
 
 func FuzzProofs(f *testing.F) {
-	key := newKey(f)
+	key := fixedKey(f, 3)
 	f.Add(must(SignProof(key, sampleProof(f, "x"))), "https://broker.example/whoami")
 	f.Add(must(SignDPoP(key, "GET", base+"/whoami", "", at)), "https://broker.example:443/whoami")
 	f.Add(must(SignKeyProof(key, issuerName, at)), "//[::1")
@@ -50,11 +66,10 @@ func FuzzProofs(f *testing.F) {
 
 func FuzzOpenState(f *testing.F) {
 	key := make([]byte, 32)
-	good := must(SealState(key, State{Session: "S", DigestKey: key, DataKey: key}))
-	f.Add(good)
+	f.Add(must(SealState(key, State{Session: "S", DigestKey: key, DataKey: key})))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, raw string) {
-		if s, err := OpenState(key, raw); err == nil && raw != good {
+		if s, err := OpenState(key, raw); err == nil && s.Session != "S" {
 			t.Errorf("opened a state that was never sealed: %s", s)
 		}
 		if _, err := CheckNonce(key, raw, "k", "t", "e", time.Time{}); err == nil {
@@ -64,7 +79,7 @@ func FuzzOpenState(f *testing.F) {
 }
 
 func FuzzVerifyAgent(f *testing.F) {
-	ca := newCA(f)
+	ca := fixedCA(f)
 	cert, key := newAgent(f, ca, at)
 	r := call(f, "/decide/check", "{}", cert, key, at)
 	f.Add(r.Header.Get("Signature-Input"), r.Header.Get("Signature"), r.Header.Get("Content-Digest"), r.Header.Get(HeaderCertificate), []byte("{}"))
@@ -82,7 +97,7 @@ func FuzzVerifyAgent(f *testing.F) {
 }
 
 func FuzzParseAgent(f *testing.F) {
-	ca := newCA(f)
+	ca := fixedCA(f)
 	cert, _ := newAgent(f, ca, at)
 	f.Add(cert.Raw)
 	f.Add(ca.Cert().Raw)
@@ -98,7 +113,7 @@ func FuzzParseAgent(f *testing.F) {
 }
 
 func FuzzParseJWKS(f *testing.F) {
-	f.Add(NewIssuer("", fileKey{newKey(f)}, 0).JWKS())
+	f.Add(NewIssuer("", fileKey{fixedKey(f, 4)}, 0).JWKS())
 	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		keys, err := ParseJWKS(b)

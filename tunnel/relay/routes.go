@@ -14,10 +14,12 @@ import (
 	"github.com/sallyport/sallyport/tunnel/mux"
 )
 
-// link is one uplink. session is nil until it is up.
+// link is one uplink. It is a route from before its agent hears that it is welcome, so that an agent that says it is ready is; a stream for
+// it waits for ready.
 type link struct {
 	agent   token.Agent
-	session *mux.Session
+	ready   chan struct{} // closed when session is there, or never will be
+	session *mux.Session  // read after ready or under routes.mu
 }
 
 // routes knows which uplinks lead to a target: those whose certificate names it, as long as it is valid.
@@ -61,23 +63,12 @@ func (r *routes) add(l *link) error {
 			break
 		}
 	}
+	r.count++
 	if same == nil {
 		same = map[*link]bool{}
 		r.agents[l.agent.Name] = same
 	}
 	same[l] = true
-	r.count++
-	return nil
-}
-
-// up makes an uplink a route; false when the relay has begun to stop.
-func (r *routes) up(l *link, s *mux.Session) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stopping {
-		return false
-	}
-	l.session = s
 	for _, t := range l.agent.Targets {
 		byAgent := r.targets[t]
 		if byAgent == nil {
@@ -89,6 +80,18 @@ func (r *routes) up(l *link, s *mux.Session) bool {
 		}
 		byAgent[l.agent.Name][l] = true
 	}
+	return nil
+}
+
+// up gives an uplink its session; false when the relay has begun to stop.
+func (r *routes) up(l *link, s *mux.Session) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return false
+	}
+	l.session = s
+	close(l.ready)
 	return true
 }
 
@@ -97,6 +100,9 @@ func (r *routes) remove(l *link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count--
+	if l.session == nil {
+		close(l.ready)
+	}
 	if delete(r.agents[l.agent.Name], l); len(r.agents[l.agent.Name]) == 0 {
 		delete(r.agents, l.agent.Name)
 	}
@@ -120,11 +126,15 @@ func (r *routes) open(t access.TargetName, endpoint string) (*mux.Stream, error)
 		if l == nil || full != "" && l.agent.Name != full {
 			break // an agent that is full is not passed over for another one
 		}
+		tried[l] = true
+		<-l.ready // its welcome is under way, for HandshakeTimeout at most
+		if l.session == nil {
+			continue
+		}
 		s, err := l.session.Open()
 		if err == nil {
 			return s, nil
 		}
-		tried[l] = true
 		if errors.Is(err, mux.ErrFull) {
 			full = l.agent.Name
 		}
@@ -149,7 +159,11 @@ func (r *routes) pick(t access.TargetName, endpoint string, tried map[*link]bool
 			if tried[l] || !now.Before(l.agent.Expires) {
 				continue
 			}
-			if n := l.session.Streams(); free == nil || n < streams {
+			n := 0
+			if l.session != nil {
+				n = l.session.Streams()
+			}
+			if free == nil || n < streams {
 				free, streams = l, n
 			}
 		}

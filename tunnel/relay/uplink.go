@@ -15,7 +15,7 @@ func (r *Relay) uplink(p *peer) error {
 	if err != nil {
 		return refuse(p, api.Because(api.ErrDenied, "enroll the agent again", "the certificate is not an agent's: %v", err))
 	}
-	l := &link{agent: agent}
+	l := &link{agent: agent, ready: make(chan struct{})}
 	if err := r.routes.add(l); err != nil {
 		return refuse(p, err)
 	}

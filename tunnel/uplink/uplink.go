@@ -48,7 +48,9 @@ type Config struct {
 
 // Run keeps the uplinks until ctx ends, reconnecting with jitter. It returns once every stream has ended: nil after ctx, an error only for
 // a Config that cannot work.
-func Run(ctx context.Context, cfg Config) error {
+func Run(ctx context.Context, cfg Config) error { return run(ctx, cfg, checkCertificate) }
+
+func run(ctx context.Context, cfg Config, check time.Duration) error {
 	if cfg.Relay == "" || cfg.Certificate == nil || cfg.CA == nil || cfg.Handle == nil || cfg.Log == nil {
 		return errors.New("run uplinks: a relay, a certificate, a CA, a handler and a log are needed")
 	}
@@ -64,16 +66,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Mux.Log == nil {
 		cfg.Mux.Log = cfg.Log
 	}
-	r := &runner{cfg: cfg, log: cfg.Log.With("relay", cfg.Relay), check: checkCertificate}
-	r.run(ctx)
-	return nil
-}
-
-func (r *runner) run(ctx context.Context) {
-	for range r.cfg.Connections {
+	r := &runner{cfg: cfg, log: cfg.Log.With("relay", cfg.Relay), check: check}
+	for range cfg.Connections {
 		r.wg.Go(func() { r.keep(ctx) })
 	}
 	r.wg.Wait()
+	return nil
 }
 
 type runner struct {

@@ -19,6 +19,8 @@ import (
 // Config is what New needs.
 type Config struct {
 	Certificate tls.Certificate // names token.URIRelay, signed by CA
+	// Renewed, if not nil, is asked at each handshake for the certificate to show in place of Certificate.
+	Renewed func() *tls.Certificate
 	CA          *x509.CertPool  // of the stack: signs agents
 	// Ticket verifies a relay ticket; a refusal is an *api.Error.
 	Ticket func(raw string) (token.Ticket, error)
@@ -93,14 +95,20 @@ func New(cfg Config) (*Relay, error) {
 
 // serverTLS asks for a certificate only from who wants to be an agent: an endpoint has none, and shows none to a relay.
 func serverTLS(cfg Config) *tls.Config {
+	get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if cfg.Renewed != nil {
+			return cfg.Renewed(), nil
+		}
+		return &cfg.Certificate, nil
+	}
 	stream := tunnel.TLS(tunnel.ALPNStream)
-	stream.Certificates = []tls.Certificate{cfg.Certificate}
+	stream.GetCertificate = get
 	uplink := tunnel.TLS(tunnel.ALPNUplink)
-	uplink.Certificates = stream.Certificates
+	uplink.GetCertificate = get
 	uplink.ClientAuth, uplink.ClientCAs = tls.RequireAndVerifyClientCert, cfg.CA
 
 	first := tunnel.TLS(tunnel.ALPNStream)
-	first.Certificates = stream.Certificates
+	first.GetCertificate = get
 	first.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		if len(h.SupportedProtos) == 1 {
 			switch h.SupportedProtos[0] {

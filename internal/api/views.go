@@ -44,7 +44,7 @@ type SessionView struct {
 	Lineage  access.Lineage    `json:"lineage"`
 	Opened   time.Time         `json:"opened"`
 	Closed   time.Time         `json:"closed,omitzero"`
-	Status   string            `json:"status"` // "open", "closed", "lost"
+	Status   string            `json:"status"` // "open", "closed", "lost", "ended"
 	Client   Client            `json:"client"`
 	Count    int               `json:"count"`
 	Commands []CommandView     `json:"commands,omitempty"`
@@ -57,6 +57,7 @@ type CommandView struct {
 	Time     time.Time        `json:"time"`
 	Verb     string           `json:"verb"`
 	Text     string           `json:"text"`
+	Params   []access.Param   `json:"params,omitempty"`
 	Touches  []access.Touch   `json:"touches"`
 	Decision access.Decision  `json:"decision"`
 	Approval *ApprovalView    `json:"approval,omitempty"`

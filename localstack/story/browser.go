@@ -115,5 +115,5 @@ func (b *browser) signIn(ctx context.Context, target, user, password string) (pa
 	if !strings.Contains(p.body, `name="password"`) {
 		return page{}, errors.New(p.url.String() + " does not ask for a login: " + p.text())
 	}
-	return b.submit(ctx, p, map[string]string{"user": user, "password": password})
+	return b.submit(ctx, p, map[string]string{"username": user, "password": password})
 }

@@ -1,0 +1,136 @@
+package approve
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/idtoken"
+	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// Bundles gives the active policy bundle: its roles say who may see more than their own.
+type Bundles interface {
+	Active(ctx context.Context) (*policy.Bundle, error)
+}
+
+// OIDC is the identity provider that reviewers sign in at.
+type OIDC struct {
+	Issuer     string
+	ClientID   string       // a client of its own: its redirect URI is Base+"/callback"
+	HTTPClient *http.Client // nil: the default transport
+}
+
+// Config is all required but Now and Log.
+type Config struct {
+	Items    store.Items
+	Bundles  Bundles
+	Verifier *token.Verifier
+	OIDC     OIDC
+	Base     string // public URL of the pages, without a final slash; http only on loopback
+	API      string // public URL that the DPoP proofs of the JSON side name
+	StateKey []byte // 32 bytes, shared with functions/decide
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+type pages struct {
+	Config
+	provider *idtoken.Provider
+	cookies  cookies
+}
+
+//go:embed assets
+var assets embed.FS
+
+// New serves the pages, and api.PathApprovals, PathSessions and PathActors.
+func New(c Config) (http.Handler, error) {
+	switch {
+	case c.Items == nil || c.Bundles == nil || c.Verifier == nil:
+		return nil, errors.New("functions/approve: Items, Bundles and Verifier are required")
+	case len(c.StateKey) != 32:
+		return nil, errors.New("functions/approve: StateKey has not 32 bytes")
+	case c.Base == "" || c.API == "" || strings.HasSuffix(c.Base, "/"):
+		return nil, errors.New("functions/approve: Base and API are required, Base without a final slash")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	provider, err := idtoken.New(idtoken.Config{Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, HTTPClient: c.OIDC.HTTPClient, Now: c.Now})
+	if err != nil {
+		return nil, fmt.Errorf("functions/approve: %w", err)
+	}
+	key, err := hkdf.Key(sha256.New, c.StateKey, nil, "sallyport approve cookies v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("functions/approve: cookie key: %w", err)
+	}
+	p := &pages{Config: c, provider: provider, cookies: cookies{key: key, secure: strings.HasPrefix(c.Base, "https://"), now: c.Now}}
+	return p.routes()
+}
+
+func (p *pages) routes() (http.Handler, error) {
+	static, err := fs.Sub(assets, "assets")
+	if err != nil {
+		return nil, fmt.Errorf("functions/approve: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /assets/", http.StripPrefix("/assets/", cached(http.FileServerFS(static))))
+	mux.HandleFunc("GET /{$}", p.live)
+	mux.HandleFunc("GET /live", p.fragment)
+	mux.HandleFunc("GET /sessions/{id}", p.sessionPage)
+	mux.HandleFunc("GET /signin", p.signIn)
+	mux.HandleFunc("GET /callback", p.callback)
+	mux.HandleFunc("POST /signout", p.signOut)
+	mux.HandleFunc("GET /approve/{id}", p.review)
+	mux.HandleFunc("POST /approve/{id}", p.verdict)
+	mux.HandleFunc("GET "+api.PathApprovals, p.json(p.listApprovals))
+	mux.HandleFunc("GET "+api.PathApprovals+"/{id}", p.json(p.oneApproval))
+	mux.HandleFunc("GET "+api.PathSessions, p.json(p.listSessions))
+	mux.HandleFunc("GET "+api.PathSessions+"/{id}", p.json(p.oneSession))
+	mux.HandleFunc("GET "+api.PathActors, p.json(p.listActors))
+	cross := http.NewCrossOriginProtection()
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, viewer{}, api.Because(api.ErrDenied, "send the form from its own page", "the form comes from another site"))
+	}))
+	return headers(cross.Handler(mux)), nil
+}
+
+// maxForm bounds a form's body in bytes: a reason of approval.MaxReason and a token.
+const maxForm = 16 << 10
+
+// headers are on every answer. Nothing from elsewhere is loaded, run, framed or told.
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func cached(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=300")
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,79 @@
+package approve
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/approval"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+// json authenticates the caller by token and proof, asks whether its lineage is alive, and answers in JSON.
+func (p *pages) json(answer func(r *http.Request, s scope) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, err := p.Verifier.Request(r.Context(), r, p.API, p.Items, p.Now())
+		if err == nil {
+			_, _, err = token.Live(r.Context(), p.Items, c, p.Now())
+		}
+		var v any
+		if err == nil {
+			v, err = answer(r, p.scopeOf(r, c))
+		}
+		if err != nil {
+			api.Fail(w, p.Log, err)
+			return
+		}
+		api.Write(w, v)
+	}
+}
+
+// scopeOf: what a person in an auditing group may see, the actors under them may not.
+func (p *pages) scopeOf(r *http.Request, c token.Claims) scope {
+	l := c.Lineage()
+	s := scope{principal: l.Principal}
+	if l.Depth() > 0 {
+		s.actor = l.Actor().ID
+		return s
+	}
+	b, err := p.Bundles.Active(r.Context())
+	if err != nil {
+		p.Log.Warn("roles are not known", "error", err) // they see their own, no more
+		return s
+	}
+	s.all = b.Roles.Auditor(l.Groups) || b.Roles.Administrator(l.Groups)
+	return s
+}
+
+func (p *pages) listApprovals(r *http.Request, s scope) (any, error) {
+	return p.approvals(r.Context(), func(rec approval.Record) bool { return s.sees(rec.Lineage) }, r.URL.Query().Get("status"))
+}
+
+func (p *pages) oneApproval(r *http.Request, s scope) (any, error) {
+	rec, _, err := approval.Get(r.Context(), p.Items, access.ApprovalID(r.PathValue("id")))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !s.sees(rec.Lineage) {
+		return nil, api.Because(api.ErrNotFound, "list yours: sallyport approvals ls", "there is no such approval for you")
+	}
+	return p.approvalView(rec), err
+}
+
+func (p *pages) listSessions(r *http.Request, s scope) (any, error) {
+	limit := 50
+	if q := r.URL.Query().Get("limit"); q != "" {
+		n, err := strconv.Atoi(q)
+		if err != nil || n < 1 || n > maxSessions {
+			return nil, api.Because(api.ErrBadRequest, "", "limit: want 1 to %d", maxSessions)
+		}
+		limit = n
+	}
+	return p.sessions(r.Context(), s, limit)
+}
+
+func (p *pages) oneSession(r *http.Request, s scope) (any, error) {
+	return p.session(r.Context(), s, access.SessionID(r.PathValue("id")))
+}
+
+func (p *pages) listActors(r *http.Request, s scope) (any, error) { return p.actors(r.Context(), s) }

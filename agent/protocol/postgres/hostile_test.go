@@ -305,6 +305,13 @@ func TestHostileClient(t *testing.T) {
 					t.Errorf("ended with %q, want %s", last, tt.code)
 				}
 				<-h.errs
+				if !bytes.HasPrefix(tt.bytes, start) || bytes.Equal(tt.bytes, start) {
+					return
+				}
+				cmds := g.commands()
+				if len(cmds) == 0 || cmds[len(cmds)-1].Refused == nil || cmds[len(cmds)-1].Refused.Rule != ruleProtocol {
+					t.Errorf("not on the record: %+v", cmds)
+				}
 			})
 		}
 	}

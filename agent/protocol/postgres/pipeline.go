@@ -12,7 +12,8 @@ import (
 const (
 	maxStatements = 10000
 	maxPortals    = 1000
-	maxKept       = 64 << 20 // bytes of their texts and parameters
+	maxKept       = 16 << 20 // bytes of their texts and parameters
+	maxSegment    = 200000   // messages before one Sync: what they do to names is kept until then
 	maxPending    = 1 << 20  // bytes of a segment that wait for one question
 )
 
@@ -49,6 +50,7 @@ type segment struct {
 	items    []*item
 	commands []access.Command
 	bytes    int
+	count    int // messages so far
 	effects  []effect
 	names    map[string]*statement // of this segment; nil: closed in it
 	portals  map[string]*portal
@@ -97,6 +99,9 @@ func (f *front) extended(ctx context.Context, tag byte, msg []byte) error {
 	}
 	if c.end() != nil {
 		return violated("malformed message %q", tag)
+	}
+	if f.seg.count++; f.seg.count > maxSegment {
+		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many messages before Sync", hint: "send Sync more often"}
 	}
 	f.seg.items = append(f.seg.items, it)
 	f.seg.bytes += len(msg)

@@ -51,7 +51,7 @@ type maskedField struct {
 type masking struct {
 	fields  int
 	columns []maskedField // by index
-	grow    int      // the most bytes by which a row can become longer
+	grow    int           // the most bytes by which a row can become longer
 }
 
 // classifier names the class of a field: the catalogue.

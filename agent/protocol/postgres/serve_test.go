@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/postgres/pgtest"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 )
@@ -343,6 +344,75 @@ func TestCancelInFlight(t *testing.T) {
 		}
 		if err := c.Ping(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A client that goes away while its command runs ends the command too.
+func TestGoneInFlight(t *testing.T) {
+	g := newScript(nil)
+	h := openHouse(t, g, nil)
+	c := dialRaw(t, h)
+	c.startup(t)
+	c.write(t, appendQuery(nil, "select pg_sleep(61)"))
+	running := func() string {
+		return string(h.srv.Exec(t, "select count(*) from pg_stat_activity where query = 'select pg_sleep(61)' and state = 'active'")[0].Rows[0][0])
+	}
+	eventually(t, "query runs", func() bool { return running() == "1" })
+	_ = c.conn.Close()
+	if err := <-h.errs; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "query ends", func() bool { return running() == "0" })
+	if r := g.outcome(t, "pg_sleep"); r.Status != access.StatusLost && r.Status != access.StatusCancelled {
+		t.Errorf("outcome %+v", r)
+	}
+}
+
+// What was sent before the client closed is run, as the server itself would.
+func TestSendAndClose(t *testing.T) {
+	h := openHouse(t, newScript(nil), nil)
+	h.srv.Seed(t)
+	c := dialRaw(t, h)
+	c.startup(t)
+	c.write(t, join(appendQuery(nil, "insert into accounts values (21, 'x', 1)"), appendQuery(nil, "insert into accounts values (22, 'x', 1)"), appendBare(nil, 'X')))
+	if err := <-h.errs; err != nil {
+		t.Error(err)
+	}
+	if n := h.srv.Exec(t, "select count(*) from accounts where id in (21, 22)"); string(n[0].Rows[0][0]) != "2" {
+		t.Errorf("%s rows", n[0].Rows[0][0])
+	}
+}
+
+func BenchmarkSelect1(b *testing.B) {
+	direct := pgtest.Start(b)
+	for _, mode := range []string{"default_query_exec_mode=simple_protocol", "default_query_exec_mode=cache_statement"} {
+		dsns := map[string]string{"direct": direct.DSN(), "room": ""}
+		for name, dsn := range dsns {
+			b.Run(name+" "+mode, func(b *testing.B) {
+				if dsn == "" {
+					dsn = openHouse(b, newScript(nil), nil).dsn("")
+				}
+				cfg, err := pgx.ParseConfig(dsn)
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+				if strings.Contains(mode, "simple") {
+					cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+				}
+				c, err := pgx.ConnectConfig(b.Context(), cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer c.Close(context.Background())
+				var n int
+				for b.Loop() {
+					if err := c.QueryRow(b.Context(), "select 1").Scan(&n); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

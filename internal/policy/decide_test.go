@@ -134,10 +134,15 @@ func TestDecide(t *testing.T) {
 		{"no path", ask(read("public.a"), func(r *Request) { r.Lineage.Path = nil }), "deny no-lineage"},
 		{"an actor without id", ask(read("public.a"), func(r *Request) { r.Lineage.Path[1].ID = "" }), "deny no-lineage"},
 		{"a circle", ask(read("public.a"), func(r *Request) { r.Lineage.Path[1].ID = "r" }), "deny no-lineage"},
-		{"a path without end", ask(read("public.a"), func(r *Request) { r.Lineage.Path = make([]access.Node, 65) }), "deny no-lineage"},
+		{"a path without end", ask(read("public.a"), func(r *Request) {
+			for i := range maxPath {
+				r.Lineage.Path = append(r.Lineage.Path, access.Node{ID: access.ActorID(fmt.Sprint(i))})
+			}
+		}), "deny no-lineage"},
 
 		{"incomplete", ask(read("public.orders"), incomplete), "deny incomplete"},
 		{"incomplete without touches", ask(incomplete), "deny incomplete"},
+		{"incomplete comes before the capability", ask(read("public.orders"), incomplete, may("read:app/public.x")), "deny incomplete"},
 		{"incomplete, permitted", ask(as("root"), read("public.orders"), incomplete), "allow unknown-ok"},
 		{"incomplete, permitted, narrow capability", ask(as("root"), read("public.orders"), incomplete, may("*:app/public.*")), "deny capability"},
 		{"incomplete, permitted, whole target", ask(as("root"), read("public.orders"), incomplete, may("*:app")), "allow unknown-ok"},
@@ -156,6 +161,7 @@ func TestDecide(t *testing.T) {
 		{"the default database", ask(touch(access.Read, access.KindDatabase, ""), func(r *Request) { r.Command.State.Database = "" }), "allow read"},
 		{"a target without database", ask(touch(access.Read, access.KindTable, "x.y"), func(r *Request) { r.Target, r.Command.State.Database = "files", "" }), "allow other-read"},
 		{"in a database", ask(touch(access.Forward, access.KindTable, "public.x")), "allow twice"},
+		{"the host is in no database", ask(touch(access.Forward, access.KindHost, "files")), "deny default-deny"},
 		{"in another database", ask(touch(access.Forward, access.KindTable, "public.x"), func(r *Request) { r.Command.State.Database = "b" }), "deny default-deny"},
 		{"a function", ask(touch(access.Execute, access.KindFunction, "lower")), "allow fn"},
 		{"by label and time", ask(touch(access.Execute, access.KindFunction, "lower"), func(r *Request) { r.Now = noon.Add(8 * 3600e9) }), "deny prod"},

@@ -64,16 +64,16 @@ func (k *keys) ticket(raw string) (token.Ticket, error) {
 	return known.verifier.Ticket(raw, now)
 }
 
-// first waits for the keys. Its only errors are ctx's.
-func (k *keys) first(ctx context.Context) error {
+// first waits for the keys; false when ctx ended before.
+func (k *keys) first(ctx context.Context) bool {
 	for !k.refresh(ctx) {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("fetch the broker's keys: %w", ctx.Err())
+			return false
 		case <-time.After(firstRetry):
 		}
 	}
-	return nil
+	return true
 }
 
 // refresh says whether the keys are now the broker's current ones; those that are known stay where they are not.

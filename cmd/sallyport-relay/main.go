@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/sallyport/sallyport/internal/api"
@@ -80,19 +81,9 @@ func serve(ctx context.Context, c config, r *relay.Relay, k *keys, certs *certif
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer l.Close() //nolint:errcheck // Serve has closed it; this is for a return before
-	if err := k.first(ctx); err != nil {
-		return err
+	if !k.first(ctx) {
+		return nil // stopped before it began
 	}
-	refreshing, stopRefreshing := context.WithCancel(context.WithoutCancel(ctx)) // while streams drain, too
-	defer stopRefreshing()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		every(refreshing, refresh, func() {
-			k.refresh(refreshing)
-			certs.refresh()
-		})
-	}()
 	log.Info("relay is ready", "listen", l.Addr())
 	if c.ReadyFile != "" {
 		if err := writeReady(c.ReadyFile, l.Addr().String()); err != nil {
@@ -100,9 +91,17 @@ func serve(ctx context.Context, c config, r *relay.Relay, k *keys, certs *certif
 		}
 		defer os.Remove(c.ReadyFile) //nolint:errcheck // it may be gone
 	}
+	refreshing, stop := context.WithCancel(context.WithoutCancel(ctx)) // while streams drain, too
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		every(refreshing, refresh, func() {
+			k.refresh(refreshing)
+			certs.refresh()
+		})
+	})
 	err = r.Serve(ctx, l)
-	stopRefreshing()
-	<-done
+	stop()
+	wg.Wait()
 	if err == nil {
 		log.Info("relay has stopped")
 	}

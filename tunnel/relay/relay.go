@@ -21,7 +21,7 @@ type Config struct {
 	Certificate tls.Certificate // names token.URIRelay, signed by CA
 	// Renewed, if not nil, is asked at each handshake for the certificate to show in place of Certificate.
 	Renewed func() *tls.Certificate
-	CA          *x509.CertPool  // of the stack: signs agents
+	CA      *x509.CertPool // of the stack: signs agents
 	// Ticket verifies a relay ticket; a refusal is an *api.Error.
 	Ticket func(raw string) (token.Ticket, error)
 	Limits Limits

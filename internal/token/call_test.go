@@ -167,6 +167,20 @@ func TestAgentCallForgeries(t *testing.T) {
 	}
 }
 
+func TestKeyIDNamesTheCertificatesKey(t *testing.T) {
+	ca := newCA(t)
+	cert, key := newAgent(t, ca, at)
+	r := call(t, "/record", "{}", cert, key, at)
+	params := callParams(at.Unix(), NewRandom()) // signed by the right key, under another name
+	hash := callHash("POST", "/record", contentDigest([]byte("{}")), r.Header.Get(HeaderCertificate), params)
+	sig := must(rawSignature(must(ecdsa.SignASN1(rand.Reader, key, hash[:]))))
+	r.Header.Set("Signature-Input", callLabel+"="+params)
+	r.Header.Set("Signature", callLabel+"=:"+base64.StdEncoding.EncodeToString(sig)+":")
+	if _, err := VerifyAgent(r, []byte("{}"), ca.Cert(), at); !errors.Is(err, api.ErrLogin) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func must2(c *x509.Certificate, _ *ecdsa.PrivateKey) *x509.Certificate { return c }
 
 func TestReadAgentBodies(t *testing.T) {

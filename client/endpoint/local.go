@@ -129,22 +129,22 @@ func SameUser(uid int) func(net.Conn) (api.Client, error) {
 	return func(c net.Conn) (api.Client, error) {
 		u, ok := c.(*net.UnixConn)
 		if !ok {
-			return api.Client{}, refusedCaller("it did not come through the socket")
+			return api.Client{}, refusedCaller("did not come through the socket")
 		}
 		p, err := process.PeerOf(u)
 		if err != nil {
-			return api.Client{}, refusedCaller(err.Error())
+			return api.Client{}, refusedCaller("cannot be told from others: " + err.Error())
 		}
 		defer p.Close()
 		if p.UID != uid {
-			return api.Client{}, refusedCaller("it belongs to another user")
+			return api.Client{}, refusedCaller("belongs to another user")
 		}
 		m, err := p.Mark()
 		if err != nil {
-			return api.Client{}, refusedCaller(err.Error())
+			return api.Client{}, refusedCaller("cannot be told from others: " + err.Error())
 		}
 		if own, err := process.Own(); err != nil || m != own {
-			return api.Client{}, refusedCaller("it runs inside a `sallyport run`, and speaks through that run's endpoint only")
+			return api.Client{}, refusedCaller("is inside a `sallyport run`, and speaks through that run's endpoint only")
 		}
 		return api.Client{Program: p.Program(), PID: p.PID, UID: p.UID}, nil
 	}
@@ -154,12 +154,12 @@ func SameUser(uid int) func(net.Conn) (api.Client, error) {
 func Anybody(net.Conn) (api.Client, error) { return api.Client{UID: -1}, nil }
 
 func refusedCaller(why string) error {
-	return RefusedCaller("endpoint.caller", why, "connect from the session that opened this endpoint")
+	return RefusedCaller("endpoint.caller", why, "connect as the user that opened this endpoint, outside of runs")
 }
 
-// RefusedCaller says that a process may not use an endpoint.
+// RefusedCaller says that a process may not use an endpoint: why follows "this process".
 func RefusedCaller(rule, why, hint string) error {
-	return &callerError{why: why, denied: access.Denied{Code: access.CodeDenied, Rule: rule, Hint: hint + " (this process: " + why + ")"}}
+	return &callerError{why: why, denied: access.Denied{Code: access.CodeDenied, Rule: rule, Hint: "this process " + why + "; " + hint}}
 }
 
 type callerError struct {

@@ -32,7 +32,19 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "helper" {
 		os.Exit(helper(os.Args[2], os.Args[3:]))
 	}
-	goleak.VerifyTestMain(m)
+	// Runs that are killed leave their sockets; a short path, because sockets need one.
+	tmp, err := os.MkdirTemp("/tmp", "r")
+	if err == nil {
+		err = os.Setenv("TMPDIR", tmp)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(tmp)
+		os.Exit(code)
+	}))
 }
 
 func helper(name string, args []string) int {

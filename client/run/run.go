@@ -204,11 +204,11 @@ func (e Endpoint) local() endpoint.Local {
 func (r *running) admit(c net.Conn) (api.Client, error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return api.Client{}, refused("run.unknown", "it did not come through the socket", "use the run's endpoint")
+		return api.Client{}, refused("run.unknown", "did not come through the socket", "use the run's endpoint")
 	}
 	p, err := process.PeerOf(u)
 	if err != nil {
-		return api.Client{}, refused("run.gone", err.Error(), "connect again")
+		return api.Client{}, refused("run.gone", "cannot be told from others: "+err.Error(), "connect again")
 	}
 	defer p.Close()
 	if err := r.tree.admit(p, p.UID); err != nil {

@@ -37,31 +37,31 @@ const maxNested = 256
 // admit says whether a process of user uid speaks as this run.
 func (t *tree) admit(c caller, uid int) error {
 	if uid != t.uid {
-		return refused("run.user", "it belongs to another user", "start it inside a `sallyport run` of its own user")
+		return refused("run.user", "belongs to another user", "start it inside a `sallyport run` of its own user")
 	}
 	ids, err := c.Ancestors()
 	if err != nil {
-		return refused("run.gone", err.Error(), "connect again")
+		return refused("run.gone", "cannot be told from others: "+err.Error(), "connect again")
 	}
 	for _, id := range ids {
 		if id == t.self {
 			return t.checkMark(c)
 		}
 		if name, ok := t.holds(id); ok {
-			return refused("run.nested", fmt.Sprintf("it belongs to the run %q", name), "use SALLYPORT_SOCK and the endpoints of the run that it is in")
+			return refused("run.nested", fmt.Sprintf("belongs to the run %q", name), "use SALLYPORT_SOCK and the endpoints of the run that it is in")
 		}
 	}
-	return refused("run.unknown", "this run did not start it, or the process that did has ended", "start it inside a `sallyport run`")
+	return refused("run.unknown", "was not started by this run, or what started it has ended", "start it inside a `sallyport run`")
 }
 
 // checkMark refuses who descends from this run but was started in another: its own run has died, and it was re-parented.
 func (t *tree) checkMark(c caller) error {
 	m, err := c.Mark()
 	if err != nil {
-		return refused("run.gone", err.Error(), "connect again")
+		return refused("run.gone", "cannot be told from others: "+err.Error(), "connect again")
 	}
 	if m != t.mark {
-		return refused("run.ended", "it was started by a run that has ended or that did not register", "start it again inside a `sallyport run`")
+		return refused("run.ended", "was started by a run that has ended", "start it again inside a `sallyport run`")
 	}
 	return nil
 }

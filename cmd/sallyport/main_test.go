@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SALLYPORT_HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("TZ", "UTC")
+			e.Setenv("TMPDIR", "/tmp") // sockets need short paths
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
@@ -159,7 +160,7 @@ func TestConnect(t *testing.T) {
 func TestPersonsEndpointRefusesActors(t *testing.T) {
 	c := newClient(t)
 	v, _ := c.connected("app")
-	script := `exec 3<>/dev/null; sallyport version >/dev/null; PGHOST=$1 PGUSER=x PGDATABASE=x psql -c 'select 1'`
+	script := `PGHOST=$1 PGUSER=x PGDATABASE=x psql -c 'select 1'`
 	cmd := c.command("run", "--actor", "coder", "--allow", "read:app", "--", "/bin/sh", "-c", script, "sh", filepath.Dir(v.Socket))
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "endpoint.caller") {

@@ -100,7 +100,7 @@ func (c *client) connected(args ...string) (connectView, *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c.t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }) // in order, so that it removes its socket
 	var v connectView
 	if err := json.NewDecoder(out).Decode(&v); err != nil {
 		_ = cmd.Wait()

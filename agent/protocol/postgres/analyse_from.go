@@ -46,9 +46,9 @@ func (a *analysis) from(n *pg.Node, sc *scope, p place) {
 		name, names := aliases(f.GetAlias())
 		sc.entries = append(sc.entries, &entry{name: name, cols: renamed(nil, names), open: true})
 	case *pg.RangeTableSample:
-		a.from(f.GetRelation(), sc, p)
-		a.exprs(f.GetArgs(), p.in("in TABLESAMPLE"))
+		a.exprs(f.GetArgs(), p.in("in TABLESAMPLE")) // before the table: they cannot see it
 		a.expr(f.GetRepeatable(), p.in("in TABLESAMPLE"))
+		a.from(f.GetRelation(), sc, p)
 		if m := stringsOf(f.GetMethod()); len(m) == 0 || m[len(m)-1] != "system" && m[len(m)-1] != "bernoulli" {
 			a.incomplete("a sampling method that is not the server's own")
 		}
@@ -165,7 +165,9 @@ func (a *analysis) join(j *pg.JoinExpr, sc *scope, p place) {
 		a.shared(left, name, p.in("in JOIN USING"))
 		a.shared(right, name, p.in("in JOIN USING"))
 	}
-	a.expr(j.GetQuals(), p.in("in a join condition"))
+	// ON sees the two sides and the queries around, not what stands before the join in the same FROM.
+	on := place{sc: &scope{parent: sc.parent, entries: slices.Clone(sc.entries[start:])}, env: p.env, how: p.how}
+	a.expr(j.GetQuals(), on.in("in a join condition"))
 	if u := j.GetJoinUsingAlias(); u != nil {
 		sc.entries = append(sc.entries, &entry{name: u.GetAliasname(), cols: renamed(nil, using)})
 	}

@@ -117,7 +117,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 			a.reach(access.Write, b.rel, true, true)
 		}
 		for i := range b.rel.columns {
-			if c := &b.rel.columns[i]; b.whole || slices.Contains(b.columns, c.num) {
+			if c := &b.rel.columns[i]; e == access.Read && (b.whole || slices.Contains(b.columns, c.num)) {
 				a.class(b.rel, c, "through the view "+v.display(), false)
 			}
 		}

@@ -78,6 +78,10 @@ func TestFacts(t *testing.T) {
 		{"explain (analyze off) delete from orders", "read public.orders"},
 		{"explain (analyze false, analyze) delete from orders", "write public.orders"},
 		{"explain select 1 from customers where email = 'x'", "derived email@public.customers.email; read public.customers(email)"},
+		// ON does not see what stands before its join: this email is the outer query's.
+		{"select (select 1 from app.customers, (orders o left join accounts a on email = 'x') limit 1) from customers",
+			"derived email@public.customers.email; read app.customers; read public.accounts; read public.customers(email); read public.orders"},
+		{"insert into contacts values (1, 'n', 'e')", "read public.customers(email,id,name); write public.contacts; write public.customers"},
 		{"insert into app.watched values (1, 'x')", "execute app.on_watched; write app.watched"},
 		{"insert into app.ruled values (1, 'x')", "unknown facts; write app.ruled; incomplete"},
 		{"select peek(1)", "execute public.peek"},

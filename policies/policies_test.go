@@ -2,8 +2,12 @@ package policies_test
 
 import (
 	"io/fs"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/policies"
@@ -33,6 +37,41 @@ func TestPacksPassTheirOwnCases(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTheManualIsRight loads the examples of docs/policy.md as one directory, and runs its case.
+func TestTheManualIsRight(t *testing.T) {
+	manual, err := os.ReadFile("../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := fstest.MapFS{}
+	for _, block := range regexp.MustCompile("(?s)```(yaml|cedar)\n(.*?)```").FindAllStringSubmatch(string(manual), -1) {
+		name := "manual.cedar"
+		if block[1] == "yaml" {
+			key, _, _ := strings.Cut(block[2], ":")
+			name = map[string]string{"auditors": "roles.yaml", "cases": "tests/manual.yaml"}[key]
+			if name == "" {
+				name = key + ".yaml"
+			}
+		}
+		dir[name] = &fstest.MapFile{Data: []byte(block[2])}
+	}
+	if len(dir) != 6 {
+		t.Errorf("%d files", len(dir))
+	}
+	for _, p := range policy.Lint(dir) {
+		t.Errorf("lint: %s", p)
+	}
+	b, err := policy.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range b.Test() {
+		if len(r.Failures) > 0 {
+			t.Errorf("%s: %q, %+v", r.Name, r.Failures, r.Verdict)
+		}
 	}
 }
 

@@ -41,12 +41,12 @@ func (r Record) MayReview(v Reviewer, now time.Time) error {
 
 // still checks that the record is where a transition starts from.
 func (r Record) still(from Status, now time.Time) error {
-	switch at := r.StatusAt(now); {
-	case at == from:
+	switch at := r.StatusAt(now); at {
+	case from:
 		return nil
-	case at == Expired:
+	case Expired:
 		return api.Because(api.ErrConflict, "send the command again to ask anew", "approval %s has expired", r.ID)
-	case at == Pending:
+	case Pending:
 		return api.Because(api.ErrConflict, "wait for a reviewer", "approval %s has not been answered", r.ID)
 	default:
 		return api.Because(api.ErrConflict, "send the command again to ask anew", "approval %s was %s already", r.ID, at)

@@ -168,7 +168,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"large", policy("//" + strings.Repeat("x", MaxFile)), "b.cedar: over 262144 bytes"},
 
 		// YAML as such.
-		{"unknown key", targets("  - {name: b, protocol: x, adress: 1}\n"), "targets.yaml:7: field adress not found"},
+		{"unknown key", targets("  - {name: b, protocol: x, addr: 1}\n"), "targets.yaml:7: field addr not found"},
 		{"unknown top key", targets("target: []\n"), "targets.yaml:7: field target not found"},
 		{"key twice", targets("  - {name: b, name: c, protocol: x}\n"), `targets.yaml:7: mapping key "name" already defined`},
 		{"two documents", targets("---\ntargets: []\n"), "targets.yaml: more than one YAML document"},

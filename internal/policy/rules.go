@@ -63,7 +63,7 @@ const (
 var (
 	ruleID      = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	perAction   = regexp.MustCompile(` for Action::"[a-z]+"`)
-	annotations = []types.Ident{"id", "hold", "hint"}
+	annotations = []types.AnnotationKey{"id", "hold", "hint"}
 	builtin     = []string{RuleDefaultDeny, RuleCapability, RuleIncomplete, RuleNoTouches, RuleTooMany, RuleUnknownTarget, RuleUnknownKind,
 		RuleNoLineage, RuleSeveralHolds, RulePolicyError}
 )
@@ -198,7 +198,7 @@ func (l *loader) literals(r *rule) {
 }
 
 func (l *loader) literal(r *rule, uid types.EntityUID) {
-	target := ""
+	var target string
 	switch uid.Type {
 	case typeAction:
 		e := access.Effect(uid.ID)

@@ -164,6 +164,7 @@ func TestServe(t *testing.T) {
 	if got, err := io.ReadAll(c); err != nil || string(got) != "good-bye" {
 		t.Errorf("while draining: %q, %v", got, err)
 	}
+	_ = c.Close()
 	select {
 	case err := <-done:
 		if err != nil {

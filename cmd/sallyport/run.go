@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/client/login"
+	"github.com/sallyport/sallyport/client/process"
 	"github.com/sallyport/sallyport/client/run"
 	"github.com/sallyport/sallyport/client/state"
 	"github.com/sallyport/sallyport/internal/access"
@@ -105,6 +106,9 @@ func (f runFlags) capability() (access.Capability, error) {
 }
 
 func (a *app) run(ctx context.Context, f runFlags, argv []string) error {
+	if _, err := process.Self(); err != nil { // before anything is delegated for nothing
+		return err
+	}
 	var user *run.User
 	if f.asUser != "" {
 		u, err := run.LookupUser(f.asUser)

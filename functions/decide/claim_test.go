@@ -91,6 +91,10 @@ func TestHold(t *testing.T) {
 	if a := w.check(s.Ask(c)); outcomes(a) != "hold" || a.Decisions[0].Approval != dec.Approval {
 		t.Errorf("retry %+v", a)
 	}
+	for range 2 * api.MaxHolds {
+		s.Seq, s.Prev = 0, audit.FirstLink(s.State.Session)
+		w.check(s.Ask(c)) // takes no second slot
+	}
 	// The same statement again is another hold.
 	s.Stored(c)
 	if _, again := w.hold(s, c.Text); again.Approval == dec.Approval {
@@ -234,6 +238,17 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// TestHoldEndsWithItsSession: nobody could use an approval later.
+func TestHoldEndsWithItsSession(t *testing.T) {
+	w := newWorld(t)
+	child := w.alice.Child("coder", access.Everything())
+	child.Claims.GrantExpires = w.Now().Add(time.Minute)
+	_, dec := w.hold(w.Seed(w.agent, child, "app"), "x")
+	if !dec.Expires.Equal(child.Claims.GrantExpires) {
+		t.Errorf("expires %s, the session %s", dec.Expires, child.Claims.GrantExpires)
+	}
+}
+
 func TestClaimIsNotOthers(t *testing.T) {
 	w := newWorld(t)
 	s := w.Seed(w.agent, w.alice, "app")
@@ -250,6 +265,19 @@ func TestClaimIsNotOthers(t *testing.T) {
 		}
 		if _, err := w.claim(other, held.Approval, theirs, true); !errors.Is(err, api.ErrNotFound) {
 			t.Errorf("%s withdraws: %v", name, err)
+		}
+	}
+	for name, edit := range map[string]func(*access.Command){
+		"another id":       func(c *access.Command) { c.ID = access.CommandID(w.ID()) },
+		"another sequence": func(c *access.Command) { c.Seq++ },
+		"another text":     func(c *access.Command) { c.Text += " " },
+	} {
+		other := c
+		edit(&other)
+		for _, withdraw := range []bool{false, true} {
+			if _, err := w.claim(s, held.Approval, other, withdraw); !errors.Is(err, api.ErrDenied) {
+				t.Errorf("%s, withdraw=%v: %v", name, withdraw, err)
+			}
 		}
 	}
 	for _, id := range []access.ApprovalID{"", "nonsense", access.ApprovalID(w.ID())} {

@@ -152,6 +152,19 @@ func TestOpenThenCheck(t *testing.T) {
 	}
 }
 
+// TestOpenEndsWithTheGrant: a child's session is over when the child is.
+func TestOpenEndsWithTheGrant(t *testing.T) {
+	w := newWorld(t)
+	child := w.alice.Child("coder", access.Everything())
+	child.Claims.GrantExpires = w.Now().Add(time.Hour)
+	child.Renew()
+	var open api.OpenResponse
+	brokertest.Must(t, w.agent.Call(w.handler, api.PathOpen, w.Open(w.agent, child, "app"), &open))
+	if !open.Expires.Equal(child.Claims.GrantExpires) {
+		t.Errorf("expires %s, the grant %s", open.Expires, child.Claims.GrantExpires)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -171,6 +184,14 @@ func TestOpenRefuses(t *testing.T) {
 		{"a short exporter", func(w *world, r *api.OpenRequest) { r.Exporter = r.Exporter[:16] }, "denied", false},
 		{"no token", func(w *world, r *api.OpenRequest) { r.Token = "" }, "login_needed", false},
 		{"a proof by another key", func(w *world, r *api.OpenRequest) { r.Proof = w.Open(w.agent, w.Login("bob"), "app").Proof }, "denied", false},
+		{"all of a proof but its key", func(w *world, r *api.OpenRequest) {
+			p, _, err := token.VerifyProof(r.Proof, w.Now())
+			brokertest.Must(w.T, err)
+			thief := w.Login("bob", "engineers")
+			p.Nonce = token.NewNonce(w.StateKey, thief.Claims.Thumbprint, p.Target, p.Endpoint, w.Now())
+			r.Proof, err = token.SignProof(thief.Key, p)
+			brokertest.Must(w.T, err)
+		}, "denied", false},
 		{"a proof for another agent", func(w *world, r *api.OpenRequest) {
 			other := w.Open(w.Agent("agent-2", "app"), w.alice, "app")
 			r.Proof, r.Exporter = other.Proof, other.Exporter
@@ -423,6 +444,11 @@ func TestStanding(t *testing.T) {
 			if len(es) != 2 || es[1].Decision.Rule != tt.rule {
 				t.Errorf("entries %+v", es)
 			}
+			marks, err := session.Marks(context.Background(), w.DB, w.agent.Name, []access.SessionID{s.State.Session})
+			brokertest.Must(t, err)
+			if want := tt.rule == api.RulePolicyChanged; want != (len(marks) == 1) {
+				t.Errorf("marks %+v: what functions/changes cannot see by itself must be marked", marks)
+			}
 		})
 	}
 	t.Run("equal classes in another bundle go on", func(t *testing.T) {
@@ -476,6 +502,15 @@ func TestSequenceSeenTwice(t *testing.T) {
 			s.Seq, s.Prev = 1, audit.FirstLink("x")
 			return s.Ask(st[1])
 		}},
+		{"another chain behind a stored command", func(w *world, s *brokertest.Session, st []access.Command) api.Ask {
+			s.Stored(st...)
+			c := s.Command(0, access.Read, "public.orders", "c")
+			if a := w.check(s.Ask(c)); outcomes(a) != "allow" {
+				w.T.Fatal(outcomes(a))
+			}
+			s.Prev = audit.FirstLink("x")
+			return s.Ask(c)
+		}},
 		{"another id in another minute", func(w *world, s *brokertest.Session, st []access.Command) api.Ask {
 			w.Advance(2 * time.Minute)
 			return s.Ask(s.Command(0, access.Read, "public.orders", "a"))
@@ -521,8 +556,10 @@ func TestSequenceSeenTwice(t *testing.T) {
 			if _, ok := marks[s.State.Session]; !ok {
 				t.Error("no mark for functions/changes")
 			}
-			if n := len(w.commandEntries()); n != 2 {
-				t.Errorf("%d commands are stored", n)
+			for _, e := range w.commandEntries() {
+				if e.Seq > 2 && e.Prev == audit.FirstLink("x") || e.Seq <= 2 && e.ID != string(cmds[e.Seq-1].ID) {
+					t.Errorf("stored %+v", e)
+				}
 			}
 		})
 	}

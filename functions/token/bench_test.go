@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/sqlite"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/store/storetest"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -133,6 +134,7 @@ type bench struct {
 	clock *clock
 	op    *provider
 	db    *sqlite.DB
+	fault *storetest.Faults
 	ca    *token.CA
 	state []byte
 	v     *token.Verifier
@@ -165,8 +167,9 @@ func newBench(t *testing.T) *bench {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	b.base = "https://" + l.Addr().String()
 	b.iss, b.v = token.NewIssuer(b.base, key, 1), token.NewVerifier(b.base, 1, key.Public())
+	b.fault = new(storetest.Faults)
 	h := must(tokenfn.New(tokenfn.Config{
-		Items: b.db, Issuer: b.iss, Verifier: b.v, CA: b.ca, StateKey: b.state, OIDC: tokenfn.OIDC{Issuer: b.op.URL, ClientID: clientID},
+		Items: storetest.FaultyItems{Items: b.db, Faults: b.fault}, Issuer: b.iss, Verifier: b.v, CA: b.ca, StateKey: b.state, OIDC: tokenfn.OIDC{Issuer: b.op.URL, ClientID: clientID},
 		Bundles: bundle{&policy.Bundle{Targets: []policy.Target{{Name: "app", Protocol: "postgres", Database: "appdb"}}, Roles: policy.Roles{Administrators: []string{"administrators"}}}},
 		Relays:  []string{"127.0.0.1:9"}, Console: "http://127.0.0.1:8", Base: b.base, Now: b.clock.now,
 	}))

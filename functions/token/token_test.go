@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -558,6 +559,38 @@ func TestForms(t *testing.T) {
 	}
 	if got := h.post("%zz", "application/x-www-form-urlencoded", ""); got != 400 {
 		t.Errorf("not a form: %d", got)
+	}
+}
+
+func TestAProofIsGoodForOneLogin(t *testing.T) {
+	b := newBench(t)
+	proof := must(token.SignDPoP(newKey(), http.MethodPost, b.base+api.PathToken, "", b.clock.now()))
+	for _, want := range []int{200, 409} {
+		v := url.Values{api.FieldGrant: {api.GrantExchange}, api.FieldSubject: {b.op.idToken(nil)}, api.FieldSubjectType: {api.TypeIDToken}}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, api.PathToken, strings.NewReader(v.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("DPoP", proof)
+		w := httptest.NewRecorder()
+		b.h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("status %d, want %d", w.Code, want)
+		}
+	}
+}
+
+func TestTheSubjectIsTheCaller(t *testing.T) {
+	b := newBench(t)
+	alice, rita := b.login("alice"), b.login("rita")
+	v := url.Values{api.FieldGrant: {api.GrantExchange}, api.FieldSubject: {alice.res.AccessToken}, api.FieldSubjectType: {api.TypeAccessToken}, api.FieldName: {"coder"},
+		api.FieldPurpose: {"p"}, api.FieldCapability: {"read:app"}, api.FieldActorType: {api.TypeKeyProof}, api.FieldActor: {must(token.SignKeyProof(newKey(), b.base, b.clock.now()))}}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, api.PathToken, strings.NewReader(v.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Authorization", "DPoP "+rita.res.AccessToken)
+	r.Header.Set("DPoP", must(token.SignDPoP(rita.key, http.MethodPost, b.base+api.PathToken, rita.res.AccessToken, b.clock.now())))
+	w := httptest.NewRecorder()
+	b.h.ServeHTTP(w, r)
+	if w.Code != http.StatusBadRequest {
+		t.Errorf("rita delegates alice's token: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/localstack/embedded"
 )
 
 // big is a table of a million rows with one masked column among six.

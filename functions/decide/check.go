@@ -125,7 +125,7 @@ func (c *checking) ask(ctx context.Context, a *api.Ask) ([]access.Decision, erro
 
 // stillOpen refuses sessions that are over.
 func (c *checking) stillOpen(ctx context.Context, s *seat) error {
-	if s.over == "" && time.Since(s.looked) > recordLife {
+	if s.over == "" && c.now.Sub(s.looked) > recordLife {
 		rec, _, err := session.Get(ctx, c.Items, s.id)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
@@ -135,7 +135,7 @@ func (c *checking) stillOpen(ctx context.Context, s *seat) error {
 		case rec.Status != session.Open:
 			s.over = fmt.Sprintf("it is %s: %s", rec.Status, rec.Reason)
 		default:
-			s.looked = time.Now()
+			s.looked = c.now
 		}
 	}
 	if s.over != "" {

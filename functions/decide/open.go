@@ -203,6 +203,6 @@ func (o *opening) remember(ctx context.Context, st token.State, sealed string) e
 		return o.noDecision("the session's turn", err)
 	}
 	defer o.live.leave(s)
-	s.looked = time.Now()
+	s.looked = o.now
 	return nil
 }

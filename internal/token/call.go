@@ -140,7 +140,7 @@ func callParams(created int64, keyID string) string {
 
 // parseParams reads Signature-Input of exactly our shape: what it returns, put through callParams, gives the same text again.
 func parseParams(input string) (created int64, keyID string, err error) {
-	bad := errors.New("Signature-Input is not of the profile that agents use")
+	bad := errors.New("header Signature-Input is not of the profile that agents use")
 	rest, ok := strings.CutPrefix(input, callLabel+"="+callComponents+";created=")
 	if !ok || len(input) > 512 {
 		return 0, "", bad
@@ -165,7 +165,7 @@ func parseSignature(s string) ([]byte, error) {
 	s, ok2 := strings.CutSuffix(s, ":")
 	sig, err := base64.StdEncoding.Strict().DecodeString(s)
 	if !ok || !ok2 || err != nil || len(sig) != 64 {
-		return nil, errors.New("Signature is not of the profile that agents use")
+		return nil, errors.New("header Signature is not of the profile that agents use")
 	}
 	return sig, nil
 }

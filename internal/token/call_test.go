@@ -201,11 +201,11 @@ func TestReadAgentBodies(t *testing.T) {
 func TestSignAgentRefuses(t *testing.T) {
 	ca := newCA(t)
 	cert, key := newAgent(t, ca, at)
-	r := httptest.NewRequest("POST", "/x?y=1", nil)
+	r := httptest.NewRequest(http.MethodPost, "/x?y=1", nil)
 	if err := SignAgent(r, nil, cert, key, at); err == nil {
 		t.Error("signed a query")
 	}
-	if err := SignAgent(httptest.NewRequest("POST", "/x", nil), nil, cert, newKey(t), at); err == nil {
+	if err := SignAgent(httptest.NewRequest(http.MethodPost, "/x", nil), nil, cert, newKey(t), at); err == nil {
 		t.Error("signed with another key than the certificate's")
 	}
 }

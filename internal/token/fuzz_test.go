@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/base64"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -85,7 +86,7 @@ func FuzzVerifyAgent(f *testing.F) {
 	f.Add(r.Header.Get("Signature-Input"), r.Header.Get("Signature"), r.Header.Get("Content-Digest"), r.Header.Get(HeaderCertificate), []byte("{}"))
 	f.Add("", "", "", base64.StdEncoding.EncodeToString(ca.Cert().Raw), []byte(nil))
 	f.Fuzz(func(t *testing.T, input, signature, digest, certificate string, body []byte) {
-		r := httptest.NewRequest("POST", "/decide/check", nil)
+		r := httptest.NewRequest(http.MethodPost, "/decide/check", nil)
 		r.Header.Set("Signature-Input", input)
 		r.Header.Set("Signature", signature)
 		r.Header.Set("Content-Digest", digest)

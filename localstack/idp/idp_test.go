@@ -96,7 +96,7 @@ func TestLogin(t *testing.T) {
 	resp := must(c.Get(u))
 	page := string(must(io.ReadAll(resp.Body)))
 	resp.Body.Close()
-	if resp.StatusCode != 200 || !strings.Contains(page, "<form") || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+	if resp.StatusCode != http.StatusOK || !strings.Contains(page, "<form") || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Fatalf("%d %v", resp.StatusCode, resp.Header)
 	}
 	if status, q := b.login(c, u, "alice", "wrong"); status != 401 || q != nil {

@@ -99,7 +99,7 @@ func csr(key any) string {
 func (b *bench) enroll(join, csr string) (api.EnrollResponse, error) {
 	var out api.EnrollResponse
 	body := must(json.Marshal(api.EnrollRequest{JoinToken: join, CSR: csr}))
-	return out, b.do(httptest.NewRequestWithContext(b.t.Context(), "POST", api.PathEnroll, bytes.NewReader(body)), &out)
+	return out, b.do(httptest.NewRequestWithContext(b.t.Context(), http.MethodPost, api.PathEnroll, bytes.NewReader(body)), &out)
 }
 
 func (b *bench) invite() string {
@@ -122,7 +122,7 @@ func (b *bench) join(r api.JoinRequest, groups []string, child bool, revoked boo
 		c.Path = append(c.Path, access.Node{ID: id(), Name: "helper"})
 	}
 	raw := must(b.iss.Access(b.t.Context(), c))
-	req := httptest.NewRequestWithContext(b.t.Context(), "POST", api.PathJoin, bytes.NewReader(must(json.Marshal(r))))
+	req := httptest.NewRequestWithContext(b.t.Context(), http.MethodPost, api.PathJoin, bytes.NewReader(must(json.Marshal(r))))
 	req.Header.Set("Authorization", "DPoP "+raw)
 	req.Header.Set("DPoP", must(token.SignDPoP(key, "POST", base+api.PathJoin, raw, b.now)))
 	var out api.JoinResponse
@@ -178,7 +178,7 @@ func TestJoinIsForAdministratorsInPerson(t *testing.T) {
 			t.Errorf("%s: got %+v, %v; want %v", name, j, err, tt.want)
 		}
 	}
-	r := httptest.NewRequest("POST", api.PathJoin, strings.NewReader(`{"agent":"edge","targets":["app"]}`))
+	r := httptest.NewRequest(http.MethodPost, api.PathJoin, strings.NewReader(`{"agent":"edge","targets":["app"]}`))
 	if err := b.do(r, nil); !errors.Is(err, api.ErrLogin) {
 		t.Errorf("a stranger: %v", err)
 	}
@@ -247,7 +247,7 @@ func TestEnrollRefuses(t *testing.T) {
 	if _, err := b.enroll(join, good); err != nil {
 		t.Errorf("refusals used the token up: %v", err)
 	}
-	r := httptest.NewRequest("POST", api.PathEnroll, strings.NewReader(`{"join_token":"x","csr":"y","targets":["prod"]}`))
+	r := httptest.NewRequest(http.MethodPost, api.PathEnroll, strings.NewReader(`{"join_token":"x","csr":"y","targets":["prod"]}`))
 	if err := b.do(r, nil); !errors.Is(err, api.ErrBadRequest) {
 		t.Errorf("unknown field: %v", err)
 	}
@@ -261,7 +261,7 @@ func TestRecertify(t *testing.T) {
 	cert := must(x509.ParseCertificate(block.Bytes))
 	recertify := func(cert *x509.Certificate, key *ecdsa.PrivateKey) (out api.EnrollResponse, err error) {
 		body := must(json.Marshal(api.RecertifyRequest{CSR: csr(next)}))
-		r := httptest.NewRequestWithContext(t.Context(), "POST", api.PathRecertify, bytes.NewReader(body))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, api.PathRecertify, bytes.NewReader(body))
 		if err := token.SignAgent(r, body, cert, key, b.now); err != nil {
 			t.Fatal(err)
 		}
@@ -299,7 +299,7 @@ func FuzzEnroll(f *testing.F) {
 	f.Fuzz(func(t *testing.T, join, csr string) {
 		body := must(json.Marshal(api.EnrollRequest{JoinToken: join, CSR: csr}))
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("POST", api.PathEnroll, bytes.NewReader(body)))
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, api.PathEnroll, bytes.NewReader(body)))
 		if w.Code == http.StatusOK || w.Code == http.StatusInternalServerError {
 			t.Errorf("status %d: %s", w.Code, w.Body)
 		}

@@ -55,7 +55,7 @@ func newAgent(t testing.TB, ca *CA, now time.Time) (*x509.Certificate, *ecdsa.Pr
 
 func call(t testing.TB, path, body string, cert *x509.Certificate, key *ecdsa.PrivateKey, now time.Time) *http.Request {
 	t.Helper()
-	r := httptest.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
 	if err := SignAgent(r, []byte(body), cert, key, now); err != nil {
 		t.Fatal(err)
 	}

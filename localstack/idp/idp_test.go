@@ -207,7 +207,7 @@ func TestAuthorizeRefuses(t *testing.T) {
 	}
 	// A page of another site may not log a browser in.
 	fine.Set("client_id", "cli")
-	r := must(http.NewRequest("POST", b.server.URL+"/authorize?"+fine.Encode(), strings.NewReader("username=alice&password=right")))
+	r := must(http.NewRequest(http.MethodPost, b.server.URL+"/authorize?"+fine.Encode(), strings.NewReader("username=alice&password=right")))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	resp := must(browser().Do(r))
@@ -349,7 +349,7 @@ func FuzzAuthorize(f *testing.F) {
 					t.Errorf("a code without the password: %q", form)
 				}
 			}
-			r = httptest.NewRequest("POST", "/token", strings.NewReader(form))
+			r = httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(form))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			w = httptest.NewRecorder()
 			p.ServeHTTP(w, r)

@@ -20,18 +20,34 @@ type Stream struct {
 	yamux   *yamux.Stream
 	session *Session
 	closed  atomic.Bool
+	// Of the one goroutine that reads: since the buffer was last given back.
+	carried int
+	shrunk  time.Time
 }
 
-// Read is a net.Conn's. It ends with io.EOF where the other side ended the stream, with ErrLost where the uplink broke.
+const (
+	// A stream that has carried shrinkAfter bytes gives its buffer back, once empty and once in shrinkEvery at most: yamux keeps what a burst made
+	// it grow to, a window at worst, for as long as the stream lives, and making it anew all the time would cost half the throughput.
+	shrinkAfter = 256 << 10
+	shrinkEvery = time.Second
+)
+
+// Read is a net.Conn's, for one goroutine at a time. It ends with io.EOF where the other side ended the stream, with ErrLost where the uplink broke.
 func (s *Stream) Read(b []byte) (int, error) {
 	if s.closed.Load() {
 		return 0, net.ErrClosed
 	}
 	n, err := s.yamux.Read(b)
-	if err == nil {
-		return n, nil
+	if err != nil {
+		return n, s.explain(err)
 	}
-	return n, s.explain(err)
+	if s.carried += n; s.carried >= shrinkAfter && n < len(b) {
+		if now := time.Now(); now.Sub(s.shrunk) >= shrinkEvery {
+			s.yamux.Shrink() // does nothing unless the buffer is empty
+			s.carried, s.shrunk = 0, now
+		}
+	}
+	return n, nil
 }
 
 // Write is a net.Conn's.

@@ -34,7 +34,7 @@ type carrier struct{ net.Conn }
 
 func (c carrier) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = ErrCut
 	}
 	return n, err
@@ -46,7 +46,7 @@ func NewChannel(conn *tls.Conn) *Channel { return &Channel{conn: conn} }
 // Read is a net.Conn's.
 func (c *Channel) Read(b []byte) (int, error) {
 	n, err := c.conn.Read(b)
-	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.broken.Store(true)
 	}
 	return n, err

@@ -79,7 +79,7 @@ func decode(body []byte, v any) error {
 
 // noEOF keeps an end in the middle of a frame from looking like an orderly one.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

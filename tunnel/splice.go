@@ -71,7 +71,7 @@ func copyHalf(dst, src Duplex) (int64, error) {
 				return total, fmt.Errorf("write: %w", werr)
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if err := dst.CloseWrite(); err != nil {
 				return total, fmt.Errorf("close write: %w", err)
 			}

@@ -44,7 +44,7 @@ type spliced struct {
 }
 
 // splice splices two connections and returns their far ends.
-func splice(t *testing.T, ctx context.Context) (a, b *net.TCPConn, done chan spliced) {
+func splice(ctx context.Context, t *testing.T) (a, b *net.TCPConn, done chan spliced) {
 	t.Helper()
 	a, a2 := tcpPair(t)
 	b2, b := tcpPair(t)
@@ -58,7 +58,7 @@ func splice(t *testing.T, ctx context.Context) (a, b *net.TCPConn, done chan spl
 
 func TestSpliceHalfCloses(t *testing.T) {
 	for _, first := range []string{"a", "b"} {
-		a, b, done := splice(t, t.Context())
+		a, b, done := splice(t.Context(), t)
 		from, to := a, b
 		if first == "b" {
 			from, to = b, a
@@ -91,7 +91,7 @@ func TestSpliceEnds(t *testing.T) {
 		"the context is up": func(_, _ *net.TCPConn, cancel context.CancelCauseFunc) { cancel(why) },
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		a, b, done := splice(t, ctx)
+		a, b, done := splice(ctx, t)
 		_, _ = a.Write([]byte("x"))
 		if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
 			t.Fatal(err)

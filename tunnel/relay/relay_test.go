@@ -262,7 +262,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 		defer stop()
 		a, b, c := l.dial(), l.dial(), l.dial()
 		start := time.Now()
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != 0 {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || time.Since(start) != 0 {
 			t.Errorf("one too many: %v after %s", err, time.Since(start))
 		}
 		_ = a.Close()

@@ -117,7 +117,7 @@ func TestEvilHonest(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := receive(t, s.got, "the agent's bytes"), receive(t, s.ended, "the agent's end"); string(got) != canaryUp || err != io.EOF {
+	if got, err := receive(t, s.got, "the agent's bytes"), receive(t, s.ended, "the agent's end"); string(got) != canaryUp || !errors.Is(err, io.EOF) {
 		t.Errorf("the agent got %q and then %v", got, err)
 	}
 	s.nothingLeaked(t)

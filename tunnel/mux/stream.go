@@ -73,7 +73,7 @@ func (s *Stream) explain(err error) error {
 	}
 	lost := s.session.yamux.IsClosed()
 	switch {
-	case err == io.EOF && !lost:
+	case errors.Is(err, io.EOF) && !lost:
 		return io.EOF
 	case errors.Is(err, yamux.ErrTimeout):
 		return os.ErrDeadlineExceeded // crypto/tls goes on after this one, and not after yamux's own

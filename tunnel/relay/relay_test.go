@@ -269,7 +269,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 		synctest.Wait()
 		d := l.dial()
 		_ = d.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := d.Read(make([]byte, 1)); err == io.EOF {
+		if _, err := d.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
 			t.Error("the place did not come back")
 		}
 		_ = b.Close()

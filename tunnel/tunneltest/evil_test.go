@@ -187,7 +187,7 @@ func TestTU03TamperedBytes(t *testing.T) {
 				if got := receive(t, s.got, "the agent's bytes"); len(got) > 0 && string(got) != canaryUp {
 					t.Errorf("the agent got %q", got)
 				}
-				if err := receive(t, s.ended, "the agent's end"); direction == "up" && err == io.EOF {
+				if err := receive(t, s.ended, "the agent's end"); direction == "up" && errors.Is(err, io.EOF) {
 					t.Error("the agent took it for the client's own end")
 				}
 				s.nothingLeaked(t)

@@ -54,7 +54,7 @@ func TestReconnect(t *testing.T) {
 	c := tunneltest.MustDial(t, ca, addr, "app", "one")
 	say(t, c, "before")
 	stop()
-	if err := <-ended; err == io.EOF {
+	if err := <-ended; errors.Is(err, io.EOF) {
 		t.Error("the agent took the loss of its uplink for the client's end")
 	}
 	agent.Await(t, 0)

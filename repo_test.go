@@ -97,7 +97,8 @@ func checkForeign(t *testing.T, path, from, imp string) {
 		},
 		"github.com/pganalyze/pg_query_go": func() bool { return strings.HasPrefix(path, module+"/agent/protocol/postgres") },
 		"github.com/jackc/pgx": func() bool {
-			return strings.HasPrefix(path, module+"/agent/protocol/postgres") || from == "localstack"
+			return strings.HasPrefix(path, module+"/agent/protocol/postgres") || from == "localstack" ||
+				path == module+"/client/endpoint/postgres" // says in PostgreSQL's words that no agent could be reached
 		},
 		"github.com/hashicorp/yamux":       func() bool { return from == "tunnel" },
 		"github.com/cedar-policy/cedar-go": func() bool { return from == "internal/policy" },

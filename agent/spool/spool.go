@@ -23,9 +23,10 @@ const (
 	maxRecord = 12 << 10
 	// segmentSize is when a file is left for the next. One that was sent whole is removed.
 	segmentSize = 1 << 20
-	// DefaultLimit and MinLimit of Config.Limit. A reservation counts maxRecord.
+	// DefaultLimit is Config.Limit where that is 0. A reservation counts maxRecord.
 	DefaultLimit = 64 << 20
-	MinLimit     = 4 << 20
+	// MinLimit is the smallest Config.Limit.
+	MinLimit = 4 << 20
 )
 
 // Config says where the spool lives.

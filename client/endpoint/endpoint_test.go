@@ -227,12 +227,12 @@ func TestLongTempDir(t *testing.T) {
 }
 
 func TestPortIsStable(t *testing.T) {
-	d, err := state.Open(t.TempDir(), "")
-	if err == nil {
+	if _, err := state.Open(t.TempDir(), ""); err == nil {
 		t.Fatal("a directory that others can look into was taken")
 	}
 	home := filepath.Join(t.TempDir(), "home")
-	if d, err = state.Open(home, ""); err != nil {
+	d, err := state.Open(home, "")
+	if err != nil {
 		t.Fatal(err)
 	}
 	first, port, err := endpoint.ListenPort(d, "app")

@@ -168,7 +168,7 @@ func (i *Identity) Keep(ctx context.Context) error {
 		err := i.renewOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // an orderly end
 		case err == nil:
 			// A broker whose tokens are all but over when they arrive must not be asked without pause.
 			if i.current().Expires.Sub(i.now()) <= due && !pause(ctx, retry) {

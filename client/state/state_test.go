@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,7 +77,12 @@ func TestNothingPrintsSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := fmt.Sprintf("%v %+v %#v %s", l, l, l, b) + fmt.Sprintf("%v %+v %#v %x %d", l.Token, l.Token, l.Token, l.Token, l.Token)
-	for _, secret := range []string{"token-canary", l.Key.D.String(), l.Key.D.Text(16)} {
+	raw, err := l.Key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := new(big.Int).SetBytes(raw)
+	for _, secret := range []string{"token-canary", d.String(), d.Text(16)} {
 		if strings.Contains(all, secret) {
 			t.Errorf("%s is in %s", secret, all)
 		}

@@ -595,13 +595,13 @@ func TestCheckManySessionsAtOnce(t *testing.T) {
 	}
 	reads := 0
 	var mu sync.Mutex
-	w.Faults.Set(func(op, on string) (f storetest.Fault) {
+	w.Faults.Set(func(op, on string) storetest.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		if op == "get" && on == store.Grants {
 			reads++
 		}
-		return
+		return storetest.None
 	})
 	var resp api.CheckResponse
 	brokertest.Must(t, w.agent.Call(w.handler, api.PathCheck, api.CheckRequest{Agent: w.agent.Name, Asks: asks}, &resp))

@@ -34,7 +34,6 @@ type world struct {
 	blobs *dir.Dir
 	c     seal.Config
 	key   string
-	n     int
 }
 
 func newWorld(t *testing.T) *world {

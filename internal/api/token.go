@@ -126,7 +126,7 @@ type Whoami struct {
 	Auditor       bool `json:"auditor,omitempty"`
 }
 
-// RecertifyRequest, signed by the agent, asks for a fresh certificate with the same names. CSR is PEM, for a new key.
+// RecertifyRequest asks, signed by the agent, for a fresh certificate with the same names. CSR is PEM, for a new key.
 type RecertifyRequest struct {
 	CSR string `json:"csr"`
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,10 +36,29 @@ type world struct {
 	pg     *pgserver.Server
 	secret string // the database password that nobody but the agent may know
 	dev    *exec.Cmd
-	devLog bytes.Buffer
+	exited chan error // dev's end
+	devLog lockedBuffer
 	file   embedded.DevFile
 	child  *user.User // whom actors run as; nil where this process may not choose
 	home   string     // the requester's SALLYPORT_HOME
+}
+
+// lockedBuffer collects what a running program says, while others read it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // schema is the demo's database: what the pack guarded-postgres speaks of.
@@ -166,9 +186,8 @@ func (w *world) startDev(ctx context.Context) error {
 	go func(cmd *exec.Cmd) { done <- cmd.Wait() }(w.dev)
 	deadline := time.After(readyLimit)
 	for {
-		var err error
-		if w.file, err = embedded.ReadDevFile(w.data); err == nil {
-			go func() { <-done }() // Close signals by pid
+		if f, err := embedded.ReadDevFile(w.data); err == nil {
+			w.file, w.exited = f, done
 			return nil
 		}
 		select {
@@ -184,23 +203,28 @@ func (w *world) startDev(ctx context.Context) error {
 	}
 }
 
+// stopLimit is how long `sallyport dev` may take to end its agent and to seal.
+const stopLimit = 20 * time.Second
+
 // stopDev stops it in order and waits until nothing of it is left.
 func (w *world) stopDev() error {
 	if w.dev == nil {
 		return nil
 	}
-	pid := w.dev.Process.Pid
+	dev := w.dev
 	w.dev = nil
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+	if err := dev.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop sallyport dev: %w", err)
 	}
-	for range 2000 {
-		if syscall.Kill(pid, 0) != nil {
-			return nil
+	select {
+	case err := <-w.exited:
+		if err != nil {
+			return fmt.Errorf("sallyport dev: %w\n%s", err, w.devLog.String())
 		}
-		time.Sleep(10 * time.Millisecond)
+		return nil
+	case <-time.After(stopLimit):
+		return errors.Join(fmt.Errorf("sallyport dev did not stop within %s", stopLimit), dev.Process.Kill())
 	}
-	return errors.Join(errors.New("sallyport dev did not stop within 20 s"), syscall.Kill(pid, syscall.SIGKILL))
 }
 
 // Close ends and removes everything.

@@ -175,7 +175,8 @@ func (a *analysis) transaction(s *pg.TransactionStmt) string {
 	for _, o := range s.GetOptions() {
 		a.transactionMode(o)
 	}
-	move, verb := txnOther, ""
+	move := txnOther
+	var verb string
 	switch s.GetKind() {
 	case pg.TransactionStmtKind_TRANS_STMT_BEGIN, pg.TransactionStmtKind_TRANS_STMT_START:
 		move, verb = txnBegin, "BEGIN"

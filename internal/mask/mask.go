@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -35,10 +34,14 @@ const (
 	kindHash
 )
 
+// idleMACs is how many keyed hashes are kept: as many goroutines mask without allocating.
+const idleMACs = 8
+
 // Masker masks values of one class. The zero Masker shows nothing. It is safe for concurrent use.
 type Masker struct {
 	kind kind
-	macs *sync.Pool // of hash.Hash, keyed
+	macs chan hash.Hash // keyed and idle; nil but for kindHash
+	make func() hash.Hash
 }
 
 // New finds a masker by name. An unknown name is an error, and so is "hash", which needs a key.
@@ -65,7 +68,7 @@ func NewHash(key []byte) (Masker, error) {
 		return Masker{}, fmt.Errorf("masker %q: key of %d bytes, want at least 16", Hash, len(key))
 	}
 	key = append([]byte(nil), key...)
-	return Masker{kind: kindHash, macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}, nil
+	return Masker{kind: kindHash, macs: make(chan hash.Hash, idleMACs), make: func() hash.Hash { return hmac.New(sha256.New, key) }}, nil
 }
 
 // Append appends the masked form of v, at most Growth bytes longer than v, to dst. It does not allocate where dst has room
@@ -160,18 +163,23 @@ func appendLast4(dst, v []byte) []byte {
 
 // appendHash appends 64 bits of HMAC-SHA256: enough to join on, too few to carry anything else.
 func (m Masker) appendHash(dst, v []byte) []byte {
-	if m.macs == nil {
+	if m.make == nil {
 		return append(dst, Hidden...)
 	}
-	h, ok := m.macs.Get().(hash.Hash)
-	if !ok {
-		return append(dst, Hidden...)
+	var h hash.Hash
+	select {
+	case h = <-m.macs:
+		h.Reset()
+	default:
+		h = m.make()
 	}
-	h.Reset()
 	h.Write(v)
 	start := len(dst)
 	dst = h.Sum(append(dst, "h:"...))
-	m.macs.Put(h)
+	select {
+	case m.macs <- h:
+	default:
+	}
 	var sum [8]byte
 	copy(sum[:], dst[start+2:])
 	return hex.AppendEncode(dst[:start+2], sum[:])

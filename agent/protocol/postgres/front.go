@@ -200,10 +200,16 @@ func (f *front) bye(ctx context.Context) error {
 		return err
 	}
 	f.settle()
+	if err := f.out.flush(); err != nil { // the last answers may be gathered still
+		return err
+	}
 	if _, err := f.w.Write(appendBare(nil, 'X')); err != nil {
 		return f.lost(err)
 	}
-	return errors.Join(errDone, f.flush())
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return errDone
 }
 
 // note leaves an entry about what ends the session. Whatever the gate answers, the session ends.

@@ -50,7 +50,7 @@ func rooms() map[string]protocol.Protocol {
 
 func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{Use: "sallyport-agent", Short: "Serve targets in a private network, every command decided", Version: version,
-		SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs}
+		SilenceUsage: true, SilenceErrors: true}
 	file := root.PersistentFlags().String("config", "", "the configuration file")
 	sub := func(use, short string, run func(ctx context.Context, c config.Config) error) {
 		root.AddCommand(&cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {

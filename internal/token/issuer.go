@@ -130,13 +130,9 @@ func (i *Issuer) Ticket(ctx context.Context, t Ticket) (string, error) {
 	return raw, nil
 }
 
-func (i *Issuer) sign(ctx context.Context, typ string, claims any) (string, error) {
-	return sign(opaque{ctx, i.key}, jose.SignerOptions{}, typ, claims)
-}
-
 // JWKS is the key set that verifiers fetch: the one public key, named by its thumbprint.
 func (i *Issuer) JWKS() []byte {
-	b, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{*opaque{key: i.key}.Public()}})
+	b, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: Thumbprint(i.key.Public()), Algorithm: string(jose.ES256), Use: "sig"}}})
 	if err != nil {
 		return []byte(`{"keys":[]}`) // verifiers refuse an empty set
 	}

@@ -2,7 +2,6 @@ package token
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,8 +16,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-
-	"github.com/sallyport/sallyport/internal/store"
 )
 
 // Types of our signed objects (the JWS header "typ"). A verifier accepts one, so that none passes for another.
@@ -37,22 +34,12 @@ func signEmbedded(key *ecdsa.PrivateKey, typ string, claims any) (string, error)
 	if err := checkKey(publicOf(key)); err != nil {
 		return "", err
 	}
-	return sign(key, jose.SignerOptions{EmbedJWK: true}, typ, claims)
-}
-
-func publicOf(key *ecdsa.PrivateKey) *ecdsa.PublicKey {
-	if key == nil {
-		return nil
-	}
-	return &key.PublicKey
-}
-
-func sign(key any, o jose.SignerOptions, typ string, claims any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encode claims: %w", err)
 	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, o.WithType(jose.ContentType(typ)))
+	o := (&jose.SignerOptions{EmbedJWK: true}).WithType(jose.ContentType(typ))
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, o)
 	if err != nil {
 		return "", fmt.Errorf("signer: %w", err)
 	}
@@ -65,9 +52,16 @@ func sign(key any, o jose.SignerOptions, typ string, claims any) (string, error)
 		return "", fmt.Errorf("serialise: %w", err)
 	}
 	if len(raw) > MaxToken {
-		return "", fmt.Errorf("a token of %d bytes is over the limit of %d: shorten groups, purposes or capabilities", len(raw), MaxToken)
+		return "", fmt.Errorf("a proof of %d bytes is over the limit of %d", len(raw), MaxToken)
 	}
 	return raw, nil
+}
+
+func publicOf(key *ecdsa.PrivateKey) *ecdsa.PublicKey {
+	if key == nil {
+		return nil
+	}
+	return &key.PublicKey
 }
 
 // parse reads one compact JWS and checks everything about it but its signature. Only "typ" may stand in the header beside what
@@ -114,26 +108,6 @@ func verifyEmbedded(raw, typ string, claims any) (string, error) {
 		return "", err
 	}
 	return Thumbprint(key), strict(payload, claims)
-}
-
-// verifyKnown verifies a JWS by the one of our keys that it names.
-func verifyKnown(raw, typ string, keys map[string]*ecdsa.PublicKey, claims any) error {
-	jws, h, err := parse(raw, typ)
-	if err != nil {
-		return err
-	}
-	if h.JSONWebKey != nil {
-		return errors.New("the header carries a key of its own")
-	}
-	key, ok := keys[h.KeyID]
-	if !ok {
-		return errors.New("signed by a key that is not known")
-	}
-	payload, err := jws.Verify(key)
-	if err != nil {
-		return err
-	}
-	return strict(payload, claims)
 }
 
 // strict decodes one JSON value: no unknown field, nothing after it.
@@ -198,27 +172,6 @@ func ParseJWKS(b []byte) ([]*ecdsa.PublicKey, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
-}
-
-// opaque lets go-jose sign by a store.Signer. It lives for one signature, which is why it may hold a context.
-type opaque struct {
-	ctx context.Context
-	key store.Signer
-}
-
-func (o opaque) Public() *jose.JSONWebKey {
-	return &jose.JSONWebKey{Key: o.key.Public(), KeyID: Thumbprint(o.key.Public()), Algorithm: string(jose.ES256), Use: "sig"}
-}
-
-func (o opaque) Algs() []jose.SignatureAlgorithm { return algorithms }
-
-func (o opaque) SignPayload(payload []byte, _ jose.SignatureAlgorithm) ([]byte, error) {
-	digest := sha256.Sum256(payload)
-	der, err := o.key.Sign(o.ctx, digest[:])
-	if err != nil {
-		return nil, err
-	}
-	return rawSignature(der)
 }
 
 // rawSignature turns an ASN.1 ECDSA signature into r || s of 32 bytes each (RFC 7518 section 3.4, RFC 9421 section 3.3.4).

@@ -377,22 +377,33 @@ func ids(rs []Record) []access.ApprovalID {
 // shelf answers queries with pages of its own; every other method is missing.
 type shelf struct {
 	store.Items
-	pages map[string]store.Page // by cursor
+	items []store.Item // in order of SK
 	err   error
 }
 
-func (s shelf) Query(_ context.Context, _, pk, _, cursor string, limit int) (store.Page, error) {
+func (s shelf) Query(_ context.Context, _, pk, prefix, cursor string, limit int) (store.Page, error) {
 	if limit > 1000 || !strings.HasPrefix(pk, "day#") {
 		return store.Page{}, fmt.Errorf("query of %s with limit %d", pk, limit)
 	}
-	return s.pages[cursor], s.err
+	var p store.Page
+	for _, it := range s.items {
+		switch {
+		case !strings.HasPrefix(it.SK, prefix) || it.SK <= cursor:
+		case len(p.Items) == limit:
+			p.Cursor = p.Items[limit-1].SK
+			return p, s.err
+		default:
+			p.Items = append(p.Items, it)
+		}
+	}
+	return p, s.err
 }
 
 func (s shelf) Get(_ context.Context, _ string, _ store.Key, strong bool) (store.Item, error) {
 	if !strong {
 		return store.Item{}, errors.New("a stale read")
 	}
-	return s.pages[""].Items[0], s.err
+	return s.items[0], s.err
 }
 
 func item(t *testing.T, n uint64) store.Item {
@@ -407,15 +418,18 @@ func item(t *testing.T, n uint64) store.Item {
 }
 
 func TestListIsBoundedAndPaged(t *testing.T) {
-	var first, second store.Page
-	for n := range uint64(600) {
-		first.Items = append(first.Items, item(t, n))
-		second.Items = append(second.Items, item(t, 600+n))
+	var items []store.Item
+	for n := range uint64(1200) {
+		items = append(items, item(t, n))
 	}
-	first.Cursor = "more"
-	got, err := List(t.Context(), shelf{pages: map[string]store.Page{"": first, "more": second}}, born, 2)
-	if err != nil || len(got) != MaxListed || got[0].ID != access.ApprovalID(second.Items[599].SK) {
-		t.Errorf("%v, %d records", err, len(got))
+	got, err := List(t.Context(), shelf{items: items}, born, 2)
+	if err != nil || len(got) != MaxListed {
+		t.Fatalf("%v, %d records", err, len(got))
+	}
+	for i, r := range got {
+		if string(r.ID) != items[1199-i].SK {
+			t.Fatalf("record %d is %s, want %s", i, r.ID, items[1199-i].SK)
+		}
 	}
 	if _, err := Waiting(t.Context(), shelf{err: errors.New("throttled")}, born); err == nil {
 		t.Error("a store that does not answer is an empty list")
@@ -432,7 +446,7 @@ func TestDecodeIsStrict(t *testing.T) {
 	} {
 		it := good
 		it.Body = []byte(body)
-		s := shelf{pages: map[string]store.Page{"": {Items: []store.Item{it}}}}
+		s := shelf{items: []store.Item{it}}
 		if _, err := List(t.Context(), s, born, 1); err == nil {
 			t.Errorf("%s: listed", name)
 		}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -78,31 +77,22 @@ func decode(it store.Item) (Record, error) {
 	return r, nil
 }
 
-// List returns the records of the last days (1: today only), newest first, at most MaxListed.
+// List returns the records of the last days (1: today only), newest first, at most MaxListed. It reads no more than that of a day,
+// however many there are.
 func List(ctx context.Context, items store.Items, now time.Time, days int) ([]Record, error) {
 	var out []Record
-	for day := range days {
+	for day := 0; day < days && len(out) < MaxListed; day++ {
 		pk := partition(now.AddDate(0, 0, -day))
-		var of []Record
-		for cursor := ""; ; {
-			p, err := items.Query(ctx, store.Approvals, pk, "", cursor, MaxListed)
-			if err != nil {
-				return nil, fmt.Errorf("list approvals of %s: %w", pk, err)
-			}
-			for _, it := range p.Items {
-				r, err := decode(it)
-				if err != nil {
-					return nil, err
-				}
-				of = append(of, r)
-			}
-			if cursor = p.Cursor; cursor == "" {
-				break
-			}
+		of, err := store.Newest(ctx, items, store.Approvals, pk, now.Add(time.Hour), MaxListed-len(out))
+		if err != nil {
+			return nil, fmt.Errorf("list approvals of %s: %w", pk, err)
 		}
-		slices.SortFunc(of, func(a, b Record) int { return strings.Compare(string(b.ID), string(a.ID)) })
-		if out = append(out, of...); len(out) >= MaxListed {
-			return out[:MaxListed], nil
+		for _, it := range of {
+			r, err := decode(it)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, r)
 		}
 	}
 	return out, nil

@@ -47,6 +47,7 @@ type Provider struct {
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier
 	endpoint oauth2.Endpoint
+	sendsIss bool
 	fetched  time.Time
 }
 
@@ -105,7 +106,13 @@ func (p *Provider) current() (*oidc.IDTokenVerifier, error) {
 		algs[i] = string(a)
 	}
 	p.verifier = op.Verifier(&oidc.Config{ClientID: p.c.ClientID, SupportedSigningAlgs: algs, Now: p.now})
-	p.endpoint, p.fetched = op.Endpoint(), p.now()
+	var more struct {
+		SendsIss bool `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := op.Claims(&more); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProvider, err)
+	}
+	p.endpoint, p.sendsIss, p.fetched = op.Endpoint(), more.SendsIss, p.now()
 	return p.verifier, nil
 }
 
@@ -117,6 +124,14 @@ func (p *Provider) Endpoint() (oauth2.Endpoint, *http.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.endpoint, p.client, nil
+}
+
+// SendsIssuer says whether the provider promises to name itself in its answers (RFC 9207): one that does not is then no answer.
+// It is known once Endpoint has answered.
+func (p *Provider) SendsIssuer() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sendsIss
 }
 
 // Identity is what an ID token says, verified.

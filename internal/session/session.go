@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -94,37 +93,21 @@ func decode(it store.Item) (Record, error) {
 	return r, nil
 }
 
-// maxDay is how many records of one day List reads at most: beyond it a listing is the evidence log's work.
-const maxDay = 20_000
-
-// List returns the newest sessions first: at most limit of the last days days, now's included.
+// List returns the newest sessions first: at most limit (to 1000) of the last days days, now's included. It reads no more than that
+// of a day, however many there are.
 func List(ctx context.Context, items store.Items, now time.Time, days, limit int) ([]Record, error) {
 	var all []Record
-	for d := range days {
-		pk := partition(now.UTC().AddDate(0, 0, -d))
-		var day []Record
-		for cursor := ""; ; {
-			p, err := items.Query(ctx, store.Registry, pk, "", cursor, 1000)
+	for d := 0; d < days && len(all) < limit; d++ {
+		of, err := store.Newest(ctx, items, store.Registry, partition(now.UTC().AddDate(0, 0, -d)), now.Add(2*Skew), limit-len(all))
+		if err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		for _, it := range of {
+			r, err := decode(it)
 			if err != nil {
 				return nil, fmt.Errorf("list sessions: %w", err)
 			}
-			for _, it := range p.Items {
-				r, err := decode(it)
-				if err != nil {
-					return nil, fmt.Errorf("list sessions: %w", err)
-				}
-				day = append(day, r)
-			}
-			if cursor = p.Cursor; cursor == "" {
-				break
-			}
-			if len(day) >= maxDay {
-				return nil, fmt.Errorf("list sessions: more than %d in %s", maxDay, pk)
-			}
-		}
-		slices.Reverse(day)
-		if all = append(all, day...); len(all) >= limit {
-			return all[:limit], nil
+			all = append(all, r)
 		}
 	}
 	return all, nil

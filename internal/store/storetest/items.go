@@ -26,6 +26,7 @@ func Items(t *testing.T, open func(t *testing.T) store.Items) {
 	t.Run("live", func(t *testing.T) { testLive(t, open(t)) })
 	t.Run("transact", func(t *testing.T) { testTransact(t, open(t)) })
 	t.Run("query", func(t *testing.T) { testQuery(t, open(t)) })
+	t.Run("newest", func(t *testing.T) { testNewest(t, open(t)) })
 	t.Run("limits", func(t *testing.T) { testLimits(t, open(t)) })
 	t.Run("race", func(t *testing.T) { testRace(t, open(t)) })
 	t.Run("race-transact", func(t *testing.T) { testRaceTransact(t, open(t)) })

@@ -148,4 +148,3 @@ func devIDTokenCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "a group of the principal; may be given more than once")
 	return cmd
 }
-

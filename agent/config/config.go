@@ -230,10 +230,11 @@ func (t target) check(dir string) (Target, error) {
 	if t.Protocol == "" || t.User == "" {
 		return c, errors.New("protocol and user are required")
 	}
-	local, host := false, ""
+	var local bool
+	var host string
 	if path, ok := strings.CutPrefix(t.Address, "unix:"); ok {
 		if !filepath.IsAbs(path) {
-			return c, errors.New("address: want an absolute path after unix:")
+			return c, fmt.Errorf("address %q: want an absolute path after 'unix:'", t.Address)
 		}
 		c.Network, c.Address, local = "unix", path, true
 	} else {

@@ -49,7 +49,7 @@ func (g *Gate) ask(ctx context.Context, q *question) (answer, *access.Denied) {
 
 // await waits for the result of a question that was submitted. One that had not left yet is taken back, and leaves nothing pending.
 func (g *Gate) await(ctx context.Context, q *question, wait <-chan time.Time) (result, *access.Denied) {
-	d := (*access.Denied)(nil)
+	var d *access.Denied
 	select {
 	case r := <-q.done:
 		q.away = false

@@ -27,7 +27,7 @@ type checked struct {
 }
 
 // wait asks for a command that is held, and returns once it waits.
-func wait(t *testing.T, r *rig, ctx context.Context, cs ...access.Command) <-chan checked {
+func wait(ctx context.Context, t *testing.T, r *rig, cs ...access.Command) <-chan checked {
 	t.Helper()
 	holding(r)
 	done := make(chan checked, 1)
@@ -50,7 +50,7 @@ func wait(t *testing.T, r *rig, ctx context.Context, cs ...access.Command) <-cha
 
 func TestApproved(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
-		done := wait(t, r, t.Context(), cmd("a"), cmd("hold"), cmd("b"))
+		done := wait(t.Context(), t, r, cmd("a"), cmd("hold"), cmd("b"))
 		time.Sleep(30 * time.Second)
 		r.answer("A", api.Verdict{Approval: "A", Status: "approved"})
 		got := <-done
@@ -103,7 +103,7 @@ func TestVerdictsThatDoNotLet(t *testing.T) {
 	} {
 		t.Run(c.v.Status, func(t *testing.T) {
 			run(t, func(t *testing.T, r *rig) {
-				done := wait(t, r, t.Context(), cmd("hold"))
+				done := wait(t.Context(), t, r, cmd("hold"))
 				r.answer("A", c.v)
 				got := <-done
 				d := denied(t, got.permits, got.err, c.code, c.rule)
@@ -121,7 +121,7 @@ func TestVerdictsThatDoNotLet(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	run(t, func(t *testing.T, r *rig) {
 		start := time.Now()
-		done := wait(t, r, t.Context(), cmd("hold"))
+		done := wait(t.Context(), t, r, cmd("hold"))
 		got := <-done
 		denied(t, got.permits, got.err, access.CodeHeldExpired, api.RuleHoldExpired)
 		if took := time.Since(start); took != time.Minute+holdGrace {
@@ -143,7 +143,7 @@ func TestCancelWhileHeldWithdraws(t *testing.T) {
 			return access.Decision{}, ctx.Err()
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		done := wait(t, r, ctx, cmd("hold"), cmd("b"))
+		done := wait(ctx, t, r, cmd("hold"), cmd("b"))
 		cancel()
 		got := <-done
 		d := denied(t, got.permits, got.err, access.CodeCancelled, "cancelled")
@@ -168,7 +168,7 @@ func TestAWithdrawalThatTheBrokerRefusesIsOver(t *testing.T) {
 			return access.Decision{}, api.Because(api.ErrConflict, "", "claimed")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		done := wait(t, r, ctx, cmd("hold"))
+		done := wait(ctx, t, r, cmd("hold"))
 		cancel()
 		<-done
 		time.Sleep(time.Minute)
@@ -213,7 +213,7 @@ func TestClaimsThatDoNotLet(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, func(t *testing.T, r *rig) {
 				r.claim = c.claim
-				done := wait(t, r, t.Context(), cmd("hold"))
+				done := wait(t.Context(), t, r, cmd("hold"))
 				r.answer("A", api.Verdict{Approval: "A", Status: "approved"})
 				got := <-done
 				denied(t, got.permits, got.err, c.code, c.rule)
@@ -233,7 +233,7 @@ func TestALostClaimIsRepeated(t *testing.T) {
 			}
 			return yes(req), nil
 		}
-		done := wait(t, r, t.Context(), cmd("hold"))
+		done := wait(t.Context(), t, r, cmd("hold"))
 		r.answer("A", api.Verdict{Approval: "A", Status: "approved"})
 		got := <-done
 		if got.err != nil || got.permits[0].Use() != nil {
@@ -253,7 +253,7 @@ func TestCancelWhileClaiming(t *testing.T) {
 			cancel()
 			return access.Decision{}, errors.New("lost")
 		}
-		done := wait(t, r, ctx, cmd("hold"))
+		done := wait(ctx, t, r, cmd("hold"))
 		r.answer("A", api.Verdict{Approval: "A", Status: "approved"})
 		got := <-done
 		denied(t, got.permits, got.err, access.CodeCancelled, "cancelled")

@@ -35,6 +35,9 @@ const joinPrefix = "sallyport-join-"
 // maxCSR bounds a CSR in PEM; one over a P-256 key has about 500 bytes.
 const maxCSR = 4 << 10
 
+// maxEnroll bounds the body of who has shown nothing yet: a CSR, escaped for JSON, and a token.
+const maxEnroll = 16 << 10
+
 // Bundles gives the active policy bundle: its targets and roles.
 type Bundles interface {
 	Active(ctx context.Context) (*policy.Bundle, error)
@@ -176,6 +179,7 @@ func (f *function) join(r *http.Request) (any, error) {
 func (f *function) enroll(r *http.Request) (any, error) {
 	now := f.Now()
 	var in api.EnrollRequest
+	r.Body = http.MaxBytesReader(nil, r.Body, maxEnroll)
 	if err := api.Read(r, &in); err != nil {
 		return nil, err
 	}

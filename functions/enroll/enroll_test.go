@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -250,6 +251,25 @@ func TestEnrollRefuses(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, api.PathEnroll, strings.NewReader(`{"join_token":"x","csr":"y","targets":["prod"]}`))
 	if err := b.do(r, nil); !errors.Is(err, api.ErrBadRequest) {
 		t.Errorf("unknown field: %v", err)
+	}
+}
+
+// counted is a body without end that remembers how much of it was taken.
+type counted struct{ n int }
+
+func (c *counted) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	c.n += len(p)
+	return len(p), nil
+}
+
+func TestAStrangersBodyIsBounded(t *testing.T) {
+	b, body := newBench(t), &counted{}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, api.PathEnroll, io.LimitReader(body, api.MaxBody))
+	if err := b.do(r, nil); !errors.Is(err, api.ErrTooLarge) || body.n > 64<<10 {
+		t.Errorf("%d bytes were read: %v", body.n, err)
 	}
 }
 

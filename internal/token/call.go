@@ -61,56 +61,75 @@ func SignAgent(req *http.Request, body []byte, cert *x509.Certificate, key *ecds
 // this CA signed and that has not expired. Errors are of kind api.ErrLogin. A call can be sent again within the Window, which
 // is why everything an agent may ask is idempotent.
 func VerifyAgent(r *http.Request, body []byte, ca *x509.Certificate, now time.Time) (Agent, error) {
-	a, err := verifyAgent(r, body, ca, now)
+	a, digest, err := verifyAgent(r, ca, now)
+	if err == nil {
+		err = sameBody(digest, body)
+	}
 	if err != nil {
-		return Agent{}, api.Because(api.ErrLogin, "enroll the agent again: sallyport-agent enroll", "agent's call: %v", err)
+		return Agent{}, refuseAgent(err)
 	}
 	return a, nil
 }
 
-func verifyAgent(r *http.Request, body []byte, ca *x509.Certificate, now time.Time) (Agent, error) {
+func refuseAgent(err error) error {
+	return api.Because(api.ErrLogin, "enroll the agent again: sallyport-agent enroll", "agent's call: %v", err)
+}
+
+// sameBody holds a body against the digest that was signed.
+func sameBody(digest string, body []byte) error {
+	if subtle.ConstantTimeCompare([]byte(digest), []byte(contentDigest(body))) != 1 {
+		return errors.New("the body is not the one that was signed")
+	}
+	return nil
+}
+
+// verifyAgent verifies everything but the body, which the signature covers by its digest alone: strangers are refused before a byte of
+// it is read.
+func verifyAgent(r *http.Request, ca *x509.Certificate, now time.Time) (a Agent, digest string, err error) {
 	var h [4]string
 	for i, name := range []string{"Content-Digest", HeaderCertificate, "Signature-Input", "Signature"} {
 		vs := r.Header.Values(name)
 		if len(vs) != 1 {
-			return Agent{}, fmt.Errorf("want exactly one header %s", name)
+			return Agent{}, "", fmt.Errorf("want exactly one header %s", name)
 		}
 		h[i] = vs[0]
 	}
 	digest, certificate, input, signature := h[0], h[1], h[2], h[3]
 	if r.URL.RawQuery != "" {
-		return Agent{}, errors.New("a query is not part of what is signed")
+		return Agent{}, "", errors.New("a query is not part of what is signed")
 	}
 	created, keyID, err := parseParams(input)
 	if err != nil {
-		return Agent{}, err
+		return Agent{}, "", err
 	}
 	if !within(created, now) {
-		return Agent{}, fmt.Errorf("its time is more than %s from ours: set the clock", Window)
+		return Agent{}, "", fmt.Errorf("its time is more than %s from ours: set the clock", Window)
 	}
-	if subtle.ConstantTimeCompare([]byte(digest), []byte(contentDigest(body))) != 1 {
-		return Agent{}, errors.New("the body is not the one that was signed")
-	}
-	agent, err := callers.agent(certificate, ca, now)
+	a, err = callers.agent(certificate, ca, now)
 	if err != nil {
-		return Agent{}, err
+		return Agent{}, "", err
 	}
-	if keyID != agent.Thumbprint {
-		return Agent{}, errors.New("keyid is not the certificate's key")
+	if keyID != a.Thumbprint {
+		return Agent{}, "", errors.New("keyid is not the certificate's key")
 	}
 	sig, err := parseSignature(signature)
 	if err != nil {
-		return Agent{}, err
+		return Agent{}, "", err
 	}
 	hash := callHash(r.Method, r.URL.EscapedPath(), digest, certificate, callParams(created, keyID))
-	if !verifyRaw(agent.Key, hash[:], sig) {
-		return Agent{}, errors.New("the signature does not hold")
+	if !verifyRaw(a.Key, hash[:], sig) {
+		return Agent{}, "", errors.New("the signature does not hold")
 	}
-	return agent, nil
+	return a, digest, nil
 }
 
-// ReadAgent reads the body once, verifies the call, and decodes the body strictly into v.
+// ReadAgent verifies the call, reads the body once, and decodes it strictly into v. A stranger's body is not read at all: it could be
+// as large as api.MaxBody, and there may be many strangers.
 func ReadAgent(r *http.Request, ca *x509.Certificate, now time.Time, v any) (Agent, error) {
+	a, digest, err := verifyAgent(r, ca, now)
+	if err != nil {
+		return Agent{}, refuseAgent(err)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, api.MaxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return Agent{}, api.Because(api.ErrTooLarge, "", "body is over %d bytes", tooLarge.Limit)
@@ -118,9 +137,8 @@ func ReadAgent(r *http.Request, ca *x509.Certificate, now time.Time, v any) (Age
 	if err != nil {
 		return Agent{}, api.Because(api.ErrBadRequest, "", "body: %v", err)
 	}
-	a, err := VerifyAgent(r, body, ca, now)
-	if err != nil {
-		return Agent{}, err
+	if err := sameBody(digest, body); err != nil {
+		return Agent{}, refuseAgent(err)
 	}
 	if err := strict(body, v); err != nil {
 		return Agent{}, api.Because(api.ErrBadRequest, "", "body: %v", err)

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -195,6 +196,27 @@ func TestReadAgentBodies(t *testing.T) {
 	big := strings.Repeat(" ", api.MaxBody+1)
 	if _, err := ReadAgent(call(t, "/record", big, cert, key, at), ca.Cert(), at, &v); !errors.Is(err, api.ErrTooLarge) {
 		t.Errorf("too large: %v", err)
+	}
+}
+
+// unread fails the test when somebody reads it.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("a stranger's body was read")
+	return 0, io.EOF
+}
+
+func TestAStrangersBodyIsNotRead(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	foreign, foreignKey := newAgent(t, other, at)
+	stranger := call(t, "/decide/check", "{}", foreign, foreignKey, at)
+	nobody := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/decide/check", nil)
+	for name, r := range map[string]*http.Request{"unsigned": nobody, "of another CA": stranger} {
+		r.Body = io.NopCloser(unread{t})
+		if _, err := ReadAgent(r, ca.Cert(), at, new(struct{})); !errors.Is(err, api.ErrLogin) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

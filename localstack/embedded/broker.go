@@ -195,9 +195,8 @@ func (b *broker) start() error {
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
-	s := &http.Server{Handler: b.api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{b.server}}}
+	s := newServer(b.api, b.log)
+	s.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{b.server}}
 	b.running, b.served = s, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)

@@ -179,10 +179,16 @@ func (r *runner) serve(ctx context.Context, parts *sync.WaitGroup, ls *listeners
 	return nil
 }
 
+// newServer bounds everything that a stranger may make a server hold: how long a head, a body, an answer that nobody reads and a silent
+// connection may take (a handshake of TLS as long as a head), and how large a head may be.
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+}
+
 // plain serves HTTP on loopback until ctx ends.
 func (r *runner) plain(ctx context.Context, parts *sync.WaitGroup, name string, l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug)}
+	s := newServer(h, r.log)
 	parts.Go(func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			r.log.Error(name+" stopped", "error", err)

@@ -40,7 +40,7 @@ const maxPath = 103
 // NewSocket makes the directory and the socket in it. Both belong to owner. The directory is given away last: while this process
 // still works in it, nobody else can.
 func NewSocket(file string, owner *Owner) (*Socket, error) {
-	dir, err := os.MkdirTemp(base(owner, len(file)), "sallyport-")
+	dir, err := os.MkdirTemp(base(runtimeDirs, owner, len(file)), "sallyport-")
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
@@ -72,17 +72,18 @@ func (s *Socket) Remove() error {
 	return errors.Join(err, os.RemoveAll(s.Dir))
 }
 
-// base is a directory in which the owner's programs can reach the socket and in which its path is short enough.
-func base(owner *Owner, file int) string {
-	uid := os.Geteuid()
+// runtimeDirs holds a private directory for each user that is logged in, on systems that make them.
+const runtimeDirs = "/run/user"
+
+// base is a directory in which the owner's programs can reach the socket and in which its path is short enough. For another owner it is
+// never one that this owner could change: there the new directory could be swapped for a link under our hands, which are root's,
+// before it is given away. /tmp is sticky.
+func base(runtimeDirs string, owner *Owner, file int) string {
 	if owner != nil {
-		uid = owner.UID
+		return "/tmp"
 	}
-	candidates := []string{"/run/user/" + strconv.Itoa(uid)}
-	if owner == nil {
-		candidates = append(candidates, os.TempDir())
-	}
-	for _, dir := range candidates {
+	uid := os.Geteuid()
+	for _, dir := range []string{filepath.Join(runtimeDirs, strconv.Itoa(uid)), os.TempDir()} {
 		if len(dir)+len("/sallyport-0123456789/")+file > maxPath {
 			continue
 		}

@@ -50,7 +50,7 @@ var headKey = store.Key{PK: "seal", SK: "head"}
 type head struct {
 	Size   int64     `json:"size"`
 	Root   tlog.Hash `json:"root"`
-	Cursor int64     `json:"cursor"` // of the feed: everything up to it is in the log
+	Cursor string    `json:"cursor"` // of the feed: everything up to it is in the log
 }
 
 // Seal takes everything that the feed has into the log and publishes a checkpoint over it. Safe to call again after any
@@ -61,21 +61,59 @@ func (s *Sealer) Seal(ctx context.Context) (audit.Checkpoint, error) {
 		if err != nil {
 			return audit.Checkpoint{}, err
 		}
-		items, next, err := s.Feed.Since(ctx, store.Audit, h.Cursor, batch)
+		p, err := s.gather(ctx, h.Cursor)
 		if err != nil {
 			return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)
 		}
-		if len(items) == 0 {
+		if len(p.counts) == 0 {
 			return s.publish(ctx, h)
 		}
-		if err := s.extend(ctx, h, version, items, next); err != nil && !errors.Is(err, errAgain) {
+		if err := s.extend(ctx, h, version, p); err != nil && !errors.Is(err, errAgain) {
 			return audit.Checkpoint{}, err
 		}
 	}
 }
 
-// batch is how many items one step takes: at most 64 commands an item, so at most audit.MaxSegment entries.
-const batch = audit.MaxSegment / 64
+// pile is what one step takes into the log.
+type pile struct {
+	leaves [][]byte
+	counts []int  // of leaves, by item
+	next   string // the feed's cursor behind it
+}
+
+// Limits of one step. A step costs a segment, some tiles and a head, each of them synced: the more it takes, the less an entry
+// costs. How much it takes depends on nothing but the items, so that a step that is tried again takes at least what it took before.
+const (
+	perItem   = 64      // entries in one item, at the most: api.MaxBatch
+	smallPage = 16      // items: what is left of audit.MaxSegment then is not worth a query
+	maxBytes  = 8 << 20 // of entries, before the last page
+)
+
+// gather takes items off the feed, with at most audit.MaxSegment entries.
+func (s *Sealer) gather(ctx context.Context, cursor string) (pile, error) {
+	p, bytes := pile{next: cursor}, 0
+	for {
+		page := (audit.MaxSegment - len(p.leaves)) / perItem
+		if page < smallPage || bytes > maxBytes {
+			return p, nil
+		}
+		items, next, err := s.Feed.Since(ctx, store.Audit, p.next, page)
+		if err != nil {
+			return pile{}, err
+		}
+		for _, it := range items {
+			leaves, err := audit.Leaves(it)
+			if err != nil {
+				return pile{}, err
+			}
+			p.leaves, p.counts = append(p.leaves, leaves...), append(p.counts, len(leaves))
+			bytes += len(it.Body)
+		}
+		if p.next = next; len(items) < page {
+			return p, nil
+		}
+	}
+}
 
 // errAgain means that another sealer was faster: start over from its head.
 var errAgain = errors.New("head moved")
@@ -96,24 +134,27 @@ func (s *Sealer) load(ctx context.Context) (head, int64, error) {
 	return h, it.Version, nil
 }
 
-// extend appends the items' entries: segment, tiles, then the head. A crash between leaves blobs that the next try finds.
-func (s *Sealer) extend(ctx context.Context, h head, version int64, items []store.Item, next int64) error {
-	leaves, counts, err := leavesOf(items)
-	if err != nil {
-		return fmt.Errorf("seal: %w", err)
-	}
+// extend appends a pile: segment, tiles, then the head. A crash between leaves blobs that the next try finds.
+func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) error {
+	leaves, next := p.leaves, p.next
 	name := audit.SegmentName(h.Size)
 	switch err := s.Blobs.Create(ctx, name, audit.Segment(leaves)); {
 	case errors.Is(err, store.ErrConflict):
 		// An earlier try, or another sealer, wrote this segment when the feed was shorter or longer: adopt what is there.
-		n, took, err := s.adopt(ctx, name, leaves, counts)
+		n, took, err := s.adopt(ctx, name, leaves, p.counts)
 		if err != nil {
 			return err
 		}
-		if leaves = leaves[:n]; took < len(items) {
-			if _, next, err = s.Feed.Since(ctx, store.Audit, h.Cursor, took); err != nil {
+		leaves, next = leaves[:n], h.Cursor
+		for took > 0 {
+			items, after, err := s.Feed.Since(ctx, store.Audit, next, min(took, perItem))
+			if err == nil && len(items) == 0 {
+				err = fmt.Errorf("the feed ends before %s does", name)
+			}
+			if err != nil {
 				return fmt.Errorf("seal: %w", err)
 			}
+			took, next = took-len(items), after
 		}
 	case err != nil:
 		return fmt.Errorf("seal: write %s: %w", name, err)
@@ -134,18 +175,6 @@ func (s *Sealer) extend(ctx context.Context, h head, version int64, items []stor
 		return fmt.Errorf("seal: commit head: %w", err)
 	}
 	return nil
-}
-
-func leavesOf(items []store.Item) (leaves [][]byte, counts []int, err error) {
-	for _, it := range items {
-		ls, err := audit.Leaves(it)
-		if err != nil {
-			return nil, nil, err
-		}
-		leaves = append(leaves, ls...)
-		counts = append(counts, len(ls))
-	}
-	return leaves, counts, nil
 }
 
 // adopt finds how many leaves, and items, an existing segment holds. It must be a beginning of what the feed says.

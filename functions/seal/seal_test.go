@@ -416,3 +416,34 @@ func TestEveryRemovedLineIsNamed(t *testing.T) {
 	}
 	wantOK(t, w.verify(t, nil))
 }
+
+// TestOneStepTakesManyItems: what one sealing costs does not grow with the number of items, and a step that was cut short behind its
+// segment is adopted although the feed has grown.
+func TestOneStepTakesManyItems(t *testing.T) {
+	w := newWorld(t)
+	w.session(t, 100)
+	broken := errors.New("the head cannot be written")
+	c := w.c
+	c.Items = failingPut{w.db, broken}
+	s, err := seal.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Seal(t.Context()); !errors.Is(err, broken) {
+		t.Fatalf("sealing without a head: %v", err)
+	}
+	w.session(t, 100)
+	w.seal(t)
+	wantOK(t, w.verify(t, nil))
+	segments, err := w.blobs.List(t.Context(), audit.SegmentPrefix)
+	if err != nil || len(segments) != 2 {
+		t.Fatalf("%d segments of %d items (%v), want the one that was left behind and one more", len(segments), 2*204, err)
+	}
+}
+
+type failingPut struct {
+	store.Items
+	err error
+}
+
+func (f failingPut) Put(context.Context, store.Write) error { return f.err }

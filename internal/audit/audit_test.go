@@ -128,6 +128,9 @@ func FuzzOpenCheckpoint(f *testing.F) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`[{"v":1,"kind":"open","id":"x","time":"2026-01-02T03:04:05Z"}]`))
+	f.Add([]byte(` [ {"v":1, "kind":"open"} , {"id":" ,\"[ "}
+]`))
+	f.Add([]byte(`[{"v":1}] {}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		it := store.Item{Body: b}
 		entries, err := audit.Decode(it)

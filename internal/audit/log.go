@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -46,22 +47,36 @@ func segmentFirst(name string) (int64, error) {
 	return n, nil
 }
 
-// Leaves are an item's entries as the log hashes them: the bytes as they were stored, one line each.
+// Leaves are an item's entries as the log hashes them: the bytes as they were stored, one line each. What Decode would refuse is
+// refused here too.
 func Leaves(it store.Item) ([][]byte, error) {
-	if _, err := Decode(it); err != nil {
-		return nil, err
+	wrong := func(err error) error { return fmt.Errorf("decode audit item %s %s: %w", it.PK, it.SK, err) }
+	d := json.NewDecoder(bytes.NewReader(it.Body))
+	d.DisallowUnknownFields()
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, wrong(errors.Join(errors.New("not an array"), err))
 	}
-	var raw []json.RawMessage
-	if err := json.Unmarshal(it.Body, &raw); err != nil {
-		return nil, fmt.Errorf("audit item %s %s: %w", it.PK, it.SK, err)
-	}
-	leaves := make([][]byte, len(raw))
-	for i, r := range raw {
-		var b bytes.Buffer
-		if err := json.Compact(&b, r); err != nil {
-			return nil, fmt.Errorf("audit item %s %s: %w", it.PK, it.SK, err)
+	var leaves [][]byte
+	for d.More() {
+		from := d.InputOffset()
+		if err := d.Decode(new(Entry)); err != nil { // only what can be read again belongs into the log
+			return nil, wrong(err)
 		}
-		leaves[i] = b.Bytes()
+		raw := bytes.TrimLeft(it.Body[from:d.InputOffset()], ", \t\r\n")
+		b := bytes.NewBuffer(make([]byte, 0, len(raw)))
+		if err := json.Compact(b, raw); err != nil {
+			return nil, wrong(err)
+		}
+		leaves = append(leaves, b.Bytes())
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, wrong(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, wrong(errors.New("something follows the entries"))
+	}
+	if len(leaves) == 0 {
+		return nil, wrong(errors.New("no entries"))
 	}
 	return leaves, nil
 }

@@ -169,7 +169,7 @@ func auditTailCommand() *cobra.Command {
 }
 
 func tail(ctx context.Context, w io.Writer, feed store.Feed, last int, follow, asJSON bool) error {
-	var after int64
+	after := ""
 	var ring []audit.Entry
 	started := false
 	for {

@@ -147,7 +147,7 @@ func TestJoinAndEnroll(t *testing.T) {
 		t.Errorf("%+v %v", a, err)
 	}
 	var entries []audit.Entry
-	items, _, err := b.db.Since(t.Context(), store.Audit, 0, 10)
+	items, _, err := b.db.Since(t.Context(), store.Audit, "", 10)
 	for _, it := range items {
 		entries = append(entries, must(audit.Decode(it))...)
 	}

@@ -249,7 +249,7 @@ func (p *person) alive() error {
 func (b *bench) entries(kind audit.Kind) []audit.Entry {
 	b.t.Helper()
 	var out []audit.Entry
-	items, _, err := b.db.Since(b.t.Context(), store.Audit, 0, 1000)
+	items, _, err := b.db.Since(b.t.Context(), store.Audit, "", 1000)
 	if err != nil {
 		b.t.Fatal(err)
 	}

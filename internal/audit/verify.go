@@ -150,7 +150,7 @@ func (v *verifier) readRows(ctx context.Context) error {
 	if v.c.Rows == nil {
 		return nil
 	}
-	for after := int64(0); ; {
+	for after := ""; ; {
 		items, next, err := v.c.Rows.Since(ctx, store.Audit, after, 1000)
 		if err != nil {
 			v.problem(Problem{Code: CodeAltered, Index: -1, What: "the audit table cannot be read: " + err.Error()})

@@ -356,7 +356,7 @@ func (s *Session) Stored(cmds ...access.Command) {
 func (w *World) Entries() []audit.Entry {
 	w.T.Helper()
 	var all []audit.Entry
-	for after := int64(0); ; {
+	for after := ""; ; {
 		items, next, err := w.DB.Since(context.Background(), store.Audit, after, 1000)
 		Must(w.T, err)
 		if len(items) == 0 {

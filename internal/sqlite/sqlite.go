@@ -158,23 +158,29 @@ func (db *DB) Query(ctx context.Context, table, pk, prefix, cursor string, limit
 	return p, nil
 }
 
-// Since lists a table's rows written after a revision, in order.
-func (db *DB) Since(ctx context.Context, table string, after int64, limit int) ([]store.Item, int64, error) {
+// Since lists a table's rows written after a revision, in order. The cursor is the revision in decimal.
+func (db *DB) Since(ctx context.Context, table, after string, limit int) ([]store.Item, string, error) {
 	if err := checkTable(table); err != nil {
 		return nil, after, err
 	}
+	rev := int64(0)
+	if after != "" {
+		var err error
+		if rev, err = strconv.ParseInt(after, 10, 64); err != nil || rev < 0 {
+			return nil, after, fmt.Errorf("feed of %s: cursor %q is not of this store", table, after)
+		}
+	}
 	rows, err := db.read.QueryContext(ctx, "SELECT rev, pk, sk, version, expires, body FROM "+table+
-		" WHERE rev>? ORDER BY rev LIMIT ?", after, limit)
+		" WHERE rev>? ORDER BY rev LIMIT ?", rev, limit)
 	if err != nil {
 		return nil, after, fmt.Errorf("feed of %s: %w", table, err)
 	}
 	defer func() { _ = rows.Close() }() // rows.Err below tells
 	var items []store.Item
-	next := after
 	for rows.Next() {
 		var it store.Item
 		var expires int64
-		if err := rows.Scan(&next, &it.PK, &it.SK, &it.Version, &expires, &it.Body); err != nil {
+		if err := rows.Scan(&rev, &it.PK, &it.SK, &it.Version, &expires, &it.Body); err != nil {
 			return nil, after, fmt.Errorf("feed of %s: %w", table, err)
 		}
 		it.Expires = fromUnix(expires)
@@ -183,7 +189,10 @@ func (db *DB) Since(ctx context.Context, table string, after int64, limit int) (
 	if err := rows.Err(); err != nil {
 		return nil, after, fmt.Errorf("feed of %s: %w", table, err)
 	}
-	return items, next, nil
+	if len(items) == 0 {
+		return nil, after, nil
+	}
+	return items, strconv.FormatInt(rev, 10), nil
 }
 
 func checkTable(t string) error {

@@ -47,7 +47,7 @@ func TestFeedShowsEveryWriteOnceInOrder(t *testing.T) {
 		})
 	}
 	seen := map[string]bool{}
-	after := int64(0)
+	after := ""
 	for len(seen) < 50 {
 		items, next, err := db.Since(t.Context(), store.Audit, after, 7)
 		if err != nil {
@@ -62,8 +62,13 @@ func TestFeedShowsEveryWriteOnceInOrder(t *testing.T) {
 		after = next
 	}
 	wg.Wait()
-	if items, _, err := db.Since(t.Context(), store.Audit, after, 7); err != nil || len(items) != 0 {
-		t.Fatalf("after the end: %d items, %v", len(items), err)
+	if items, next, err := db.Since(t.Context(), store.Audit, after, 7); err != nil || len(items) != 0 || next != after {
+		t.Fatalf("after the end: %d items, cursor %q, %v", len(items), next, err)
+	}
+	for _, cursor := range []string{"-1", "x", "2026-01-02T03:04"} {
+		if _, _, err := db.Since(t.Context(), store.Audit, cursor, 7); err == nil {
+			t.Errorf("cursor %q was taken", cursor)
+		}
 	}
 }
 

@@ -74,10 +74,12 @@ type Items interface {
 	Query(ctx context.Context, table, pk, prefix, cursor string, limit int) (Page, error)
 }
 
-// Feed is a table's writes in the order in which they became visible: DynamoDB Streams, or the embedded store's row ids.
-// after is 0 at the beginning; the returned cursor goes into the next call.
+// Feed is a table's items, each once, in an order that never changes: the embedded store's row ids, or the minutes in which the
+// items were written. after is "" at the beginning; the returned cursor, which only the same store can read, goes into the next
+// call. Fewer than limit items mean that there are no more for now: a store may hold back what is too young to be in order, and a
+// call that is repeated later begins with the same items.
 type Feed interface {
-	Since(ctx context.Context, table string, after int64, limit int) (items []Item, next int64, err error)
+	Since(ctx context.Context, table, after string, limit int) (items []Item, next string, err error)
 }
 
 // Blobs is a create-only object store.

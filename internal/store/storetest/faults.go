@@ -108,7 +108,7 @@ type FaultyFeed struct {
 }
 
 // Since implements store.Feed.
-func (s FaultyFeed) Since(ctx context.Context, table string, after int64, limit int) ([]store.Item, int64, error) {
+func (s FaultyFeed) Since(ctx context.Context, table, after string, limit int) ([]store.Item, string, error) {
 	if s.next("since", table) != None {
 		return nil, after, ErrFault
 	}

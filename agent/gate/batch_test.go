@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -129,9 +130,13 @@ func TestLargeQuestionsGoApart(t *testing.T) {
 func TestABadQuestionHurtsNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
+		var seen sync.Map
 		f.check = func(_ context.Context, req api.CheckRequest) (api.CheckResponse, error) {
 			time.Sleep(time.Millisecond)
 			for _, a := range req.Asks {
+				if _, again := seen.LoadOrStore(a.Session, true); again && len(req.Asks) > 1 {
+					t.Errorf("a question that failed in company is asked again in company")
+				}
 				if a.Commands[0].Text == "poison" {
 					return api.CheckResponse{}, errors.New("broken")
 				}
@@ -240,4 +245,27 @@ func TestFullAndClosedBatcher(t *testing.T) {
 		ps, err = g.Check(t.Context(), cmds(1), nil)
 		denied(t, ps, err, access.CodeBusy, "gate-busy")
 	})
+}
+
+func TestTake(t *testing.T) {
+	q := func(commands, bytes int, alone bool) *question {
+		return &question{ask: api.Ask{Commands: make([]access.Command, commands)}, bytes: bytes, alone: alone}
+	}
+	for name, c := range map[string]struct {
+		queue []*question
+		want  int
+	}{
+		"all":                 {[]*question{q(1, 1, false), q(2, 1, false), q(61, 1, false)}, 3},
+		"too many commands":   {[]*question{q(1, 1, false), q(64, 1, false)}, 1},
+		"too many bytes":      {[]*question{q(1, maxCall, false), q(1, 1, false)}, 1},
+		"large by itself":     {[]*question{q(1, 2*maxCall, false)}, 1},
+		"alone first":         {[]*question{q(1, 1, true), q(1, 1, false)}, 1},
+		"alone later":         {[]*question{q(1, 1, false), q(1, 1, true)}, 1},
+		"alone and by itself": {[]*question{q(64, 1, true)}, 1},
+	} {
+		n, b := len(c.queue), &Batcher{queue: c.queue}
+		if got := b.take(); len(got) != c.want || len(b.queue) != n-c.want || !got[0].sent {
+			t.Errorf("%s: took %d, left %d", name, len(got), len(b.queue))
+		}
+	}
 }

@@ -303,6 +303,17 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+func TestEveryFlippedBitIsNoticed(t *testing.T) {
+	good := appendFrame(nil, []byte(`{"rows":1}`))
+	for i := range len(good) * 8 {
+		b := append([]byte(nil), good...)
+		b[i/8] ^= 1 << (i % 8)
+		if payload, _, whole, err := frame(b, maxRecord); err == nil && whole {
+			t.Errorf("bit %d: read %q", i, payload)
+		}
+	}
+}
+
 func TestSessionsAreRemembered(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Config{Dir: dir})

@@ -32,6 +32,7 @@ const schema = `CREATE TABLE IF NOT EXISTS %[1]s (
 // DB implements store.Items and store.Feed.
 type DB struct {
 	read   *sql.DB
+	get    map[string]*sql.Stmt // by table; prepared once on each connection of read
 	write  *sql.DB
 	writes chan *pending
 	quit   chan struct{}
@@ -89,8 +90,11 @@ func open(path string, readOnly bool) (*DB, error) {
 	}
 	db.read.SetMaxOpenConns(max(4, runtime.NumCPU()))
 	db.read.SetMaxIdleConns(max(4, runtime.NumCPU()))
-	if err := db.read.Ping(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.read.Close())
+	db.get = make(map[string]*sql.Stmt, len(tables))
+	for _, t := range tables {
+		if db.get[t], err = db.read.Prepare("SELECT version, expires, body FROM " + t + " WHERE pk=? AND sk=?"); err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.read.Close())
+		}
 	}
 	return db, nil
 }
@@ -110,10 +114,13 @@ func (db *DB) Get(ctx context.Context, table string, k store.Key, _ bool) (store
 	if err := checkTable(table); err != nil {
 		return store.Item{}, err
 	}
+	if err := ctx.Err(); err != nil {
+		return store.Item{}, fmt.Errorf("get %s %s %s: %w", table, k.PK, k.SK, err)
+	}
 	it := store.Item{Key: k}
 	var expires int64
-	err := db.read.QueryRowContext(ctx, "SELECT version, expires, body FROM "+table+" WHERE pk=? AND sk=?", k.PK, k.SK).
-		Scan(&it.Version, &expires, &it.Body)
+	// Two goroutines would watch a context that can end, for each read of one row by its key, which takes microseconds.
+	err := db.get[table].QueryRowContext(context.WithoutCancel(ctx), k.PK, k.SK).Scan(&it.Version, &expires, &it.Body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return store.Item{}, fmt.Errorf("get %s %s %s: %w", table, k.PK, k.SK, store.ErrNotFound)
 	}

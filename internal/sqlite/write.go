@@ -80,6 +80,7 @@ type writer struct {
 	commit  *sql.Stmt
 	back    *sql.Stmt
 	read    map[string]*sql.Stmt
+	insert  map[string]*sql.Stmt // puts nothing in the place of a row that is there
 	replace map[string]*sql.Stmt
 	sweep   *sql.Stmt
 }
@@ -90,7 +91,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open writer: %w", err)
 	}
-	w := &writer{conn: conn, read: map[string]*sql.Stmt{}, replace: map[string]*sql.Stmt{}}
+	w := &writer{conn: conn, read: map[string]*sql.Stmt{}, insert: map[string]*sql.Stmt{}, replace: map[string]*sql.Stmt{}}
 	prepare := func(q string) (s *sql.Stmt) {
 		if err == nil {
 			s, err = conn.PrepareContext(ctx, q)
@@ -100,6 +101,7 @@ func newWriter(db *sql.DB) (*writer, error) {
 	w.begin, w.commit, w.back = prepare("BEGIN IMMEDIATE"), prepare("COMMIT"), prepare("ROLLBACK")
 	for _, t := range tables {
 		w.read[t] = prepare("SELECT version, expires FROM " + t + " WHERE pk=? AND sk=?")
+		w.insert[t] = prepare("INSERT INTO " + t + " (pk, sk, version, expires, body) VALUES (?,?,1,?,?) ON CONFLICT (pk, sk) DO NOTHING")
 		w.replace[t] = prepare("INSERT OR REPLACE INTO " + t + " (pk, sk, version, expires, body) VALUES (?,?,?,?,?)")
 	}
 	w.sweep = prepare("DELETE FROM " + store.Grants + " WHERE expires>0 AND expires<?")
@@ -178,6 +180,9 @@ func (w *writer) commitGroup(group []*pending, results []error) error {
 
 // put checks every condition before it writes anything.
 func (w *writer) put(ws []store.Write) (conflict, err error) {
+	if len(ws) == 1 && ws[0].Cond.Version == 0 {
+		return w.putNew(&ws[0])
+	}
 	for _, x := range ws {
 		var version, expires int64
 		err := w.read[x.Table].QueryRow(x.Item.PK, x.Item.SK).Scan(&version, &expires)
@@ -193,6 +198,21 @@ func (w *writer) put(ws []store.Write) (conflict, err error) {
 		if _, err := w.replace[x.Table].Exec(x.Item.PK, x.Item.SK, x.Cond.Version+1, toUnix(x.Item.Expires), body(x.Item.Body)); err != nil {
 			return nil, fmt.Errorf("put %s %s %s: %w", x.Table, x.Item.PK, x.Item.SK, err)
 		}
+	}
+	return nil, nil
+}
+
+// putNew is put for what evidence is made of: one item that must not be there yet. One statement checks and writes.
+func (w *writer) putNew(x *store.Write) (conflict, err error) {
+	r, err := w.insert[x.Table].Exec(x.Item.PK, x.Item.SK, toUnix(x.Item.Expires), body(x.Item.Body))
+	if err != nil {
+		return nil, fmt.Errorf("put %s %s %s: %w", x.Table, x.Item.PK, x.Item.SK, err)
+	}
+	switch n, err := r.RowsAffected(); {
+	case err != nil:
+		return nil, fmt.Errorf("put %s %s %s: %w", x.Table, x.Item.PK, x.Item.SK, err)
+	case n != 1:
+		return fmt.Errorf("put %s %s %s: it is there: %w", x.Table, x.Item.PK, x.Item.SK, store.ErrConflict), nil
 	}
 	return nil, nil
 }

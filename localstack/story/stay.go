@@ -21,19 +21,26 @@ func Stay(ctx context.Context, c Config) (err error) {
 	if err := w.loginByToken(ctx, "alice", "engineers"); err != nil {
 		return err
 	}
+	dsn, stop, err := w.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	_, _ = fmt.Fprintf(c.Out, `Sallyport is up, in front of a throw-away PostgreSQL. Ctrl-C stops it and removes everything.
+
+  psql '%s'
 
   export PATH=%s:$PATH SALLYPORT_URL='%s' SALLYPORT_HOME=%s
   sallyport psql app -- -c 'select * from customers'              # masked
   sallyport psql app -- -c 'delete from orders'                   # refused
   sallyport psql app -- -c 'update accounts set balance = 1 where id = 1'   # held: open the link, sign in as rita
-  sallyport connect app                                           # a DSN for any PostgreSQL client
+  sallyport connect app                                           # another DSN like the one above, for any PostgreSQL client
   sallyport run --actor coder --purpose "try it" --allow 'read:app/*' --target app -- psql
 
   console   %s   (rita reviews: password %s; adam audits: password %s)
   data      %s
   policy    sallyport policy init DIR --pack guarded-postgres
-`, w.bin, w.file.Broker, w.home, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
+`, dsn, w.bin, w.file.Broker, w.home, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
 	<-ctx.Done()
 	_, _ = fmt.Fprintln(c.Out, "\nstopping")
 	return nil

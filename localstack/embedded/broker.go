@@ -220,13 +220,17 @@ func (b *broker) stop() error {
 	return err
 }
 
-// sealEvery is how often new entries go under a checkpoint.
-const sealEvery = time.Second
+// sealEvery is how often new entries go under a checkpoint, sweepEvery how often lost sessions are looked for.
+const (
+	sealEvery  = time.Second
+	sweepEvery = 5 * time.Minute
+)
 
 // sealing seals until ctx ends, and once more after it.
 func (b *broker) sealing(ctx context.Context) {
-	tick := time.NewTicker(sealEvery)
+	tick, sweep := time.NewTicker(sealEvery), time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,6 +240,10 @@ func (b *broker) sealing(ctx context.Context) {
 				b.log.Error("seal", "error", err)
 			}
 			return
+		case <-sweep.C:
+			if _, err := b.sealer.CloseLost(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				b.log.Error("close lost sessions", "error", err)
+			}
 		case <-tick.C:
 			if _, err := b.sealer.Seal(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				b.log.Error("seal", "error", err)

@@ -53,8 +53,8 @@ type head struct {
 	Cursor string    `json:"cursor"` // of the feed: everything up to it is in the log
 }
 
-// Seal takes everything that the feed has into the log and publishes a checkpoint over it. Safe to call again after any
-// failure, at once or by another process.
+// Seal takes everything that the feed has into the log, and publishes a checkpoint after each step: a feed that grows as fast as it is read
+// must not keep the log without one. Safe to call again after any failure, at once or by another process.
 func (s *Sealer) Seal(ctx context.Context) (audit.Checkpoint, error) {
 	for {
 		h, version, err := s.load(ctx)
@@ -65,11 +65,18 @@ func (s *Sealer) Seal(ctx context.Context) (audit.Checkpoint, error) {
 		if err != nil {
 			return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)
 		}
-		if len(p.counts) == 0 {
-			return s.publish(ctx, h)
+		if len(p.counts) > 0 {
+			h, p.more, err = s.extend(ctx, h, version, p)
+			if errors.Is(err, errAgain) {
+				continue
+			}
+			if err != nil {
+				return audit.Checkpoint{}, err
+			}
 		}
-		if err := s.extend(ctx, h, version, p); err != nil && !errors.Is(err, errAgain) {
-			return audit.Checkpoint{}, err
+		c, err := s.publish(ctx, h)
+		if err != nil || !p.more {
+			return c, err
 		}
 	}
 }
@@ -79,6 +86,7 @@ type pile struct {
 	leaves [][]byte
 	counts []int  // of leaves, by item
 	next   string // the feed's cursor behind it
+	more   bool   // the feed has, or may have, more than one step takes
 }
 
 // Limits of one step. A step costs a segment, some tiles and a head, each of them synced: the more it takes, the less an entry
@@ -95,6 +103,7 @@ func (s *Sealer) gather(ctx context.Context, cursor string) (pile, error) {
 	for {
 		page := (audit.MaxSegment - len(p.leaves)) / perItem
 		if page < smallPage || bytes > maxBytes {
+			p.more = true
 			return p, nil
 		}
 		items, next, err := s.Feed.Since(ctx, store.Audit, p.next, page)
@@ -134,47 +143,51 @@ func (s *Sealer) load(ctx context.Context) (head, int64, error) {
 	return h, it.Version, nil
 }
 
-// extend appends a pile: segment, tiles, then the head. A crash between leaves blobs that the next try finds.
-func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) error {
-	leaves, next := p.leaves, p.next
+// extend appends a pile: segment, tiles, then the head, which it returns, and whether there is more to append. A crash between leaves
+// blobs that the next try finds.
+func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) (next head, more bool, err error) {
+	leaves, cursor := p.leaves, p.next
+	more = p.more
 	name := audit.SegmentName(h.Size)
 	switch err := s.Blobs.Create(ctx, name, audit.Segment(leaves)); {
 	case errors.Is(err, store.ErrConflict):
 		// An earlier try, or another sealer, wrote this segment when the feed was shorter or longer: adopt what is there.
 		n, took, err := s.adopt(ctx, name, leaves, p.counts)
 		if err != nil {
-			return err
+			return head{}, false, err
 		}
-		leaves, next = leaves[:n], h.Cursor
+		more = more || n < len(leaves)
+		leaves, cursor = leaves[:n], h.Cursor
 		for took > 0 {
-			items, after, err := s.Feed.Since(ctx, store.Audit, next, min(took, perItem))
+			items, after, err := s.Feed.Since(ctx, store.Audit, cursor, min(took, perItem))
 			if err == nil && len(items) == 0 {
 				err = fmt.Errorf("the feed ends before %s does", name)
 			}
 			if err != nil {
-				return fmt.Errorf("seal: %w", err)
+				return head{}, false, fmt.Errorf("seal: %w", err)
 			}
-			took, next = took-len(items), after
+			took, cursor = took-len(items), after
 		}
 	case err != nil:
-		return fmt.Errorf("seal: write %s: %w", name, err)
+		return head{}, false, fmt.Errorf("seal: write %s: %w", name, err)
 	}
 	root, err := audit.Tree{Blobs: s.Blobs, Size: h.Size}.Append(ctx, leaves)
 	if err != nil {
-		return fmt.Errorf("seal: %w", err)
+		return head{}, false, fmt.Errorf("seal: %w", err)
 	}
-	body, err := json.Marshal(head{Size: h.Size + int64(len(leaves)), Root: root, Cursor: next})
+	next = head{Size: h.Size + int64(len(leaves)), Root: root, Cursor: cursor}
+	body, err := json.Marshal(next)
 	if err != nil {
-		return fmt.Errorf("seal: encode head: %w", err)
+		return head{}, false, fmt.Errorf("seal: encode head: %w", err)
 	}
 	err = s.Items.Put(ctx, store.Write{Table: store.Registry, Item: store.Item{Key: headKey, Body: body}, Cond: store.Cond{Version: version}})
 	if errors.Is(err, store.ErrConflict) {
-		return errAgain
+		return head{}, false, errAgain
 	}
 	if err != nil {
-		return fmt.Errorf("seal: commit head: %w", err)
+		return head{}, false, fmt.Errorf("seal: commit head: %w", err)
 	}
-	return nil
+	return next, more, nil
 }
 
 // adopt finds how many leaves, and items, an existing segment holds. It must be a beginning of what the feed says.

@@ -202,6 +202,32 @@ func TestFaultsTwice(t *testing.T) {
 	}
 }
 
+// growing is a feed with one more entry whenever somebody looks.
+type growing struct {
+	store.Feed
+	grow func()
+}
+
+func (g growing) Since(ctx context.Context, table, after string, limit int) ([]store.Item, string, error) {
+	g.grow()
+	return g.Feed.Since(ctx, table, after, limit)
+}
+
+func TestALogThatGrowsAllTheTimeIsSealed(t *testing.T) {
+	w := newWorld(t)
+	w.c.Feed = growing{w.db, func() { w.session(t, 1) }}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	s, err := seal.New(w.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := s.Seal(ctx); err != nil || c.Size == 0 {
+		t.Fatalf("%+v %v", c, err)
+	}
+	wantOK(t, w.verify(t, nil))
+}
+
 func TestManySealersMakeOneLog(t *testing.T) {
 	w := newWorld(t)
 	var wg sync.WaitGroup

@@ -195,8 +195,5 @@ func (l *link) hangUp(err error) {
 		defer cancel()
 		l.sendCancel(ctx)
 	}
-	_ = l.conn.Close()
-	if l.q != nil {
-		l.q.close(errTarget, access.StatusLost)
-	}
+	_ = l.conn.Close() // ends the back loop, which reports what was on its way
 }

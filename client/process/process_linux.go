@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -231,6 +232,15 @@ func Lower() (Mark, error) {
 func Protect() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("protect process: %w", err)
+	}
+	return nil
+}
+
+// KeepDescriptors keeps every descriptor but the standard three from what this process starts from now on, also those that it was
+// started with itself.
+func KeepDescriptors() error {
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("keep descriptors: %w", err)
 	}
 	return nil
 }

@@ -48,3 +48,6 @@ func Lower() (Mark, error) { return 0, ErrUnsupported }
 
 // Protect does nothing here: the system's own rules for debuggers apply.
 func Protect() error { return nil }
+
+// KeepDescriptors always refuses here: nothing needs it where there are no runs.
+func KeepDescriptors() error { return ErrUnsupported }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mattn/go-isatty"
 
+	"github.com/sallyport/sallyport/client/process"
 	"github.com/sallyport/sallyport/internal/api"
 )
 
@@ -29,16 +30,19 @@ type Exit struct{ Code int }
 
 func (e *Exit) Error() string { return fmt.Sprintf("the program ended with exit status %d", e.Code) }
 
-func catchSignals() (<-chan os.Signal, func()) {
+func catchSignals(u *User) (<-chan os.Signal, func()) {
 	c := make(chan os.Signal, 16)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	if u != nil { // its session hears nothing of the terminal by itself; and stopping us alone would leave two readers at it
+		signal.Notify(c, syscall.SIGWINCH, syscall.SIGTSTP)
+	}
 	return c, func() { signal.Stop(c) }
 }
 
 // Wait starts the program and waits for it. Signals to this process go on to it, but for those that a terminal sends to both
 // anyway. When ctx ends the program is told to terminate, and waited for.
 func (c Command) Wait(ctx context.Context) error {
-	signals, release := catchSignals()
+	signals, release := catchSignals(c.User)
 	defer release()
 	return c.wait(ctx, signals)
 }
@@ -50,8 +54,12 @@ func (c Command) wait(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	cmd := &exec.Cmd{Path: path, Args: c.Argv, Env: c.Env, Stdin: c.Stdin, Stdout: c.Out, Stderr: c.Err}
 	if u := c.User; u != nil {
+		// A session of its own: who shares a controlling terminal can type into it (TIOCSTI, ioctl_tty(2)), and what is typed runs as us.
 		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: u.Groups},
+			Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: u.Groups}, Setsid: true,
+		}
+		if err := process.KeepDescriptors(); err != nil {
+			return err
 		}
 	}
 	if err := cmd.Start(); err != nil {
@@ -59,7 +67,7 @@ func (c Command) wait(ctx context.Context, signals <-chan os.Signal) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	shared := c.Stdin != nil && isatty.IsTerminal(c.Stdin.Fd())
+	shared := c.User == nil && c.Stdin != nil && isatty.IsTerminal(c.Stdin.Fd())
 	ended := ctx.Done()
 	for {
 		select {
@@ -67,13 +75,24 @@ func (c Command) wait(ctx context.Context, signals <-chan os.Signal) error {
 			if shared && (s == syscall.SIGINT || s == syscall.SIGQUIT) {
 				continue // the terminal sent it to the whole foreground group
 			}
-			_ = cmd.Process.Signal(s) // it has just ended: done will tell
+			c.pass(cmd.Process, s)
 		case <-ended:
 			ended = nil
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 		case err := <-done:
 			return exitOf(err)
 		}
+	}
+}
+
+// pass hands a signal on. What a terminal would send to all in the foreground goes to all of another user's session.
+func (c Command) pass(p *os.Process, s os.Signal) {
+	switch {
+	case s == syscall.SIGTSTP:
+	case c.User != nil && (s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGWINCH):
+		_ = syscall.Kill(-p.Pid, s.(syscall.Signal)) // it has just ended: done will tell
+	default:
+		_ = p.Signal(s)
 	}
 }
 

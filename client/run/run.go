@@ -59,7 +59,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	// Caught, not ignored: an ignored signal stays ignored in the program. And caught now, so that none ends this process between
 	// the first socket and the program's start.
-	signals, release := catchSignals()
+	signals, release := catchSignals(c.User)
 	defer release()
 	r, err := begin(c)
 	if err != nil {

@@ -330,12 +330,19 @@ func TestAsUser(t *testing.T) {
 	t.Setenv("SALLYPORT_HOME", "/secret/home")
 	t.Setenv("ROOTS_OWN", "secret")
 	t.Setenv("ME", publicCopy(t))
-	script := `id -u; id -g; id -G; echo $HOME; $0 helper ask $SALLYPORT_SOCK; $0 helper knock $SALLYPORT_APP_DSN; ` +
+	script := `test $(cut -d' ' -f6 /proc/$$/stat) = $$ || echo in our session; test -e /proc/$$/fd/3 && echo with our descriptor; ` +
+		`id -u; id -g; id -G; echo $HOME; $0 helper ask $SALLYPORT_SOCK; $0 helper knock $SALLYPORT_APP_DSN; ` +
 		`stat -c '%u %a' $SALLYPORT_SOCK $SALLYPORT_APP_DSN $(dirname $SALLYPORT_SOCK) $(dirname $SALLYPORT_APP_DSN); ` +
 		`cat /proc/$PPID/environ >/dev/null 2>&1 && echo can read; ` +
 		`O=$SALLYPORT_APP_DSN; export O; $0 helper run tester $0 helper knock $O; env | grep -c -e ROOTS_OWN -e SALLYPORT_HOME`
 	cmd := exec.Command(self(t), "helper", "run", "coder", "--as", "nobody", "/bin/sh", "-c", script, os.Getenv("ME"))
-	out, _ := cmd.CombinedOutput() // grep -c ends with 1 where it counts none
+	mine, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Close()
+	cmd.ExtraFiles = []*os.File{mine} // as a shell hands on what it has open
+	out, _ := cmd.CombinedOutput()    // grep -c ends with 1 where it counts none
 	want := fmt.Sprintf("%d\n%d\n%d\n%s\nalice → coder\nhello alice → coder65534 600\n65534 600\n65534 700\n65534 700\nrefused: run.nested\n0\n",
 		65534, 65534, 65534, "/nonexistent")
 	if got := strings.Replace(string(out), "coder\n65534 600", "coder65534 600", 1); got != want {

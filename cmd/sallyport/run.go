@@ -42,7 +42,8 @@ for anything in each part.
 --target gives the program a ready local endpoint: SALLYPORT_<NAME>_DSN, and PGHOST, PGPORT, PGUSER and PGDATABASE where exactly
 one target is a PostgreSQL. Only processes that this run started reach it; those of a run inside it have their own.
 
-Against a hostile process of the same user only another user isolates: as root, --as-user runs CMD as that user, with its home and
+Against a hostile process of the same user only another user isolates: as root, --as-user runs CMD as that user, in a session of its own
+(it cannot type into your terminal, and has no job control), with none of your open files but the standard three, its home and
 a clean environment.`,
 		Example: `  sallyport run --actor coder --purpose 'fix ticket 4711' --allow 'read,write:app/public.*' --target app -- claude
   sallyport run --actor tester --allow read:app --target app -- pytest      # also inside the run above

@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -141,17 +142,29 @@ func (c *commands) block(ctx context.Context, minute string, block uint64) error
 	return nil
 }
 
+// line is the little of an entry that tells whether its command was allowed. The rest was decoded when it was stored, and is again
+// when it is sealed.
+type line struct {
+	Kind     audit.Kind       `json:"kind"`
+	ID       access.CommandID `json:"id"`
+	Session  access.SessionID `json:"session"`
+	Seq      uint64           `json:"seq"`
+	Decision *struct {
+		Outcome access.Outcome `json:"outcome"`
+	} `json:"decision"`
+}
+
 func (c *commands) learn(it store.Item) error {
-	entries, err := audit.Decode(it)
-	if err != nil {
-		return err
+	var lines []line
+	if err := json.Unmarshal(it.Body, &lines); err != nil {
+		return fmt.Errorf("decode audit item %s %s: %w", it.PK, it.SK, err)
 	}
 	if c.known == nil {
 		c.known = map[access.CommandID]decided{}
 	}
-	for _, e := range entries {
-		if e.Kind == audit.KindCommand && e.Session == c.session && e.Decision != nil {
-			c.known[access.CommandID(e.ID)] = decided{seq: e.Seq, outcome: e.Decision.Outcome}
+	for _, l := range lines {
+		if l.Kind == audit.KindCommand && l.Session == c.session && l.Decision != nil {
+			c.known[l.ID] = decided{seq: l.Seq, outcome: l.Decision.Outcome}
 		}
 	}
 	return nil

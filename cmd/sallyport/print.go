@@ -189,6 +189,9 @@ func printSession(w io.Writer, s api.SessionView) error {
 		b.WriteString("\n")
 		commandWords(&b, c)
 	}
+	if s.Partial {
+		b.WriteString("\nthere are more commands than one answer has room for: the evidence log has them all\n")
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -2,14 +2,14 @@ package approve
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -38,7 +38,7 @@ type Config struct {
 	Bundles  Bundles
 	Verifier *token.Verifier
 	OIDC     OIDC
-	Base     string // public URL of the pages, without a final slash; http only on loopback
+	Base     string // public URL of the pages, without a path; http only on loopback
 	API      string // public URL that the DPoP proofs of the JSON side name
 	StateKey []byte // 32 bytes, shared with functions/decide
 	Now      func() time.Time
@@ -48,11 +48,20 @@ type Config struct {
 type pages struct {
 	Config
 	provider *idtoken.Provider
+	redeem   *http.Client  // trades codes at the provider
+	trading  chan struct{} // one place for each code that is being traded
 	cookies  cookies
+	watch    watch
 }
 
 //go:embed assets
 var assets embed.FS
+
+// Bounds of what strangers can make us ask the identity provider.
+const (
+	redeemTimeout = 10 * time.Second
+	maxTrading    = 16 // codes at a time
+)
 
 // New serves the pages, and api.PathApprovals, PathSessions and PathActors.
 func New(c Config) (http.Handler, error) {
@@ -61,8 +70,8 @@ func New(c Config) (http.Handler, error) {
 		return nil, errors.New("functions/approve: Items, Bundles and Verifier are required")
 	case len(c.StateKey) != 32:
 		return nil, errors.New("functions/approve: StateKey has not 32 bytes")
-	case c.Base == "" || c.API == "" || strings.HasSuffix(c.Base, "/"):
-		return nil, errors.New("functions/approve: Base and API are required, Base without a final slash")
+	case c.API == "" || !ownURL(c.Base):
+		return nil, errors.New("functions/approve: API is required, and Base: an https URL without a path, or http on loopback")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -74,12 +83,29 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("functions/approve: %w", err)
 	}
-	key, err := hkdf.Key(sha256.New, c.StateKey, nil, "sallyport approve cookies v1", 32)
+	k, err := newCookies(c.StateKey, strings.HasPrefix(c.Base, "https://"), c.Now)
 	if err != nil {
-		return nil, fmt.Errorf("functions/approve: cookie key: %w", err)
+		return nil, fmt.Errorf("functions/approve: %w", err)
 	}
-	p := &pages{Config: c, provider: provider, cookies: cookies{key: key, secure: strings.HasPrefix(c.Base, "https://"), now: c.Now}}
+	// Codes are traded by a client of its own: the provider's is held back by what strangers' tokens cost.
+	redeem := &http.Client{Timeout: redeemTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if c.OIDC.HTTPClient != nil {
+		redeem.Transport = c.OIDC.HTTPClient.Transport
+	}
+	p := &pages{Config: c, provider: provider, redeem: redeem, trading: make(chan struct{}, maxTrading), cookies: k}
 	return p.routes()
+}
+
+// ownURL says whether pages can be served under base.
+func ownURL(base string) bool {
+	u, err := url.Parse(base)
+	return err == nil && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil && believable(u)
+}
+
+// believable says whether what travels to u and back can be believed: TLS, or this machine.
+func believable(u *url.URL) bool {
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 func (p *pages) routes() (http.Handler, error) {
@@ -88,7 +114,7 @@ func (p *pages) routes() (http.Handler, error) {
 		return nil, fmt.Errorf("functions/approve: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /assets/", http.StripPrefix("/assets/", cached(http.FileServerFS(static))))
+	mux.Handle("GET /assets/{file}", http.StripPrefix("/assets/", cached(http.FileServerFS(static))))
 	mux.HandleFunc("GET /{$}", p.live)
 	mux.HandleFunc("GET /live", p.fragment)
 	mux.HandleFunc("GET /sessions/{id}", p.sessionPage)
@@ -102,27 +128,36 @@ func (p *pages) routes() (http.Handler, error) {
 	mux.HandleFunc("GET "+api.PathSessions, p.json(p.listSessions))
 	mux.HandleFunc("GET "+api.PathSessions+"/{id}", p.json(p.oneSession))
 	mux.HandleFunc("GET "+api.PathActors, p.json(p.listActors))
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		p.fail(w, r, viewer{}, api.Because(api.ErrNotFound, "check the link", "there is no such page"))
+	})
 	cross := http.NewCrossOriginProtection()
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, viewer{}, api.Because(api.ErrDenied, "send the form from its own page", "the form comes from another site"))
 	}))
-	return headers(cross.Handler(mux)), nil
+	return p.headers(cross.Handler(mux)), nil
 }
 
 // maxForm bounds a form's body in bytes: a reason of approval.MaxReason and a token.
 const maxForm = 16 << 10
 
-// headers are on every answer. Nothing from elsewhere is loaded, run, framed or told.
-func headers(next http.Handler) http.Handler {
+// csp: nothing from elsewhere is loaded, run, framed or sent to. No form of ours is answered by a redirect to another origin.
+const csp = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// headers are on every answer.
+func (p *pages) headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Content-Security-Policy", csp)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
 		h.Set("Cache-Control", "no-store")
+		if p.cookies.secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		next.ServeHTTP(w, r)
 	})

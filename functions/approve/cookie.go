@@ -3,6 +3,7 @@ package approve
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -18,9 +19,10 @@ import (
 
 // cookies seals what browsers keep for us: AES-256-GCM, the cookie's name as additional data, an expiry inside.
 type cookies struct {
-	key    []byte
-	secure bool
-	now    func() time.Time
+	aead    cipher.AEAD
+	formKey []byte
+	secure  bool
+	now     func() time.Time
 }
 
 // Names. The __Host- prefix keeps other hosts of a domain from planting them; browsers take it over TLS only.
@@ -29,7 +31,7 @@ const (
 	sessionCookie = "sallyport_session"
 )
 
-// flow is a sign-in under way: it lives between /signin and /callback.
+// flow is a sign-in under way: it lives between startFlow and the callback.
 type flow struct {
 	State    string            `json:"s"`
 	Nonce    string            `json:"n"`
@@ -43,7 +45,7 @@ const flowLife = 10 * time.Minute
 
 // browser is a signed-in browser.
 type browser struct {
-	ID       string            `json:"i"` // random: form tokens hang on it
+	ID       string            `json:"i"` // random: form tokens and signing out hang on it
 	Subject  string            `json:"s"`
 	Groups   []string          `json:"g,omitempty"`
 	AuthTime time.Time         `json:"t"`
@@ -57,6 +59,23 @@ type sealed struct {
 	V     json.RawMessage `json:"v"`
 }
 
+func newCookies(stateKey []byte, secure bool, now func() time.Time) (cookies, error) {
+	seal, err := hkdf.Key(sha256.New, stateKey, nil, "sallyport approve cookies v1", 32)
+	if err != nil {
+		return cookies{}, fmt.Errorf("cookie key: %w", err)
+	}
+	form, err := hkdf.Key(sha256.New, stateKey, nil, "sallyport approve forms v1", 32)
+	if err != nil {
+		return cookies{}, fmt.Errorf("form key: %w", err)
+	}
+	block, err := aes.NewCipher(seal)
+	if err != nil {
+		return cookies{}, fmt.Errorf("cookie key: %w", err)
+	}
+	aead, err := cipher.NewGCM(block)
+	return cookies{aead: aead, formKey: form, secure: secure, now: now}, err
+}
+
 func (c cookies) name(n string) string {
 	if c.secure {
 		return "__Host-" + n
@@ -64,32 +83,20 @@ func (c cookies) name(n string) string {
 	return n
 }
 
-func (c cookies) aead() (cipher.AEAD, error) {
-	block, err := aes.NewCipher(c.key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
-
 func (c cookies) set(w http.ResponseWriter, name string, v any, life time.Duration) error {
-	inner, err := json.Marshal(v)
+	body, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("cookie: %w", err)
+		return fmt.Errorf("encode cookie: %w", err)
 	}
-	plain, err := json.Marshal(sealed{Until: c.now().Add(life), V: inner})
+	plain, err := json.Marshal(sealed{Until: c.now().Add(life), V: body})
 	if err != nil {
-		return fmt.Errorf("cookie: %w", err)
+		return fmt.Errorf("encode cookie: %w", err)
 	}
-	aead, err := c.aead()
-	if err != nil {
-		return fmt.Errorf("cookie: %w", err)
-	}
-	nonce := make([]byte, aead.NonceSize())
+	nonce := make([]byte, c.aead.NonceSize())
 	_, _ = rand.Read(nonce) // never fails (crypto/rand since Go 1.24)
-	value := base64.RawURLEncoding.EncodeToString(aead.Seal(nonce, nonce, plain, []byte(name)))
+	value := base64.RawURLEncoding.EncodeToString(c.aead.Seal(nonce, nonce, plain, []byte(name)))
 	if len(value) > 3800 { // browsers keep 4096 bytes of a cookie
-		return errors.New("cookie: the groups of this login are too long for a cookie")
+		return errors.New("cookie: the names and groups of this login are too long for a cookie")
 	}
 	// Lax: the identity provider's redirect and a link in a mail must bring it along; changes need a POST from our own page.
 	http.SetCookie(w, &http.Cookie{Name: c.name(name), Value: value, Path: "/", HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode, MaxAge: int(life.Seconds())})
@@ -106,12 +113,11 @@ func (c cookies) get(r *http.Request, name string, v any) bool {
 	if err != nil {
 		return false
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(k.Value)
-	aead, err2 := c.aead()
-	if err != nil || err2 != nil || len(raw) < aead.NonceSize() {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(k.Value)
+	if err != nil || len(raw) < c.aead.NonceSize() {
 		return false
 	}
-	plain, err := aead.Open(nil, raw[:aead.NonceSize()], raw[aead.NonceSize():], []byte(name))
+	plain, err := c.aead.Open(nil, raw[:c.aead.NonceSize()], raw[c.aead.NonceSize():], []byte(name))
 	if err != nil {
 		return false
 	}
@@ -121,8 +127,8 @@ func (c cookies) get(r *http.Request, name string, v any) bool {
 
 // formToken ties a form to the browser that it was made for and to what it is about.
 func (c cookies) formToken(b browser, about string) string {
-	h := hmac.New(sha256.New, c.key)
-	_, _ = fmt.Fprintf(h, "form\x00%s\x00%s", b.ID, about) // a hash takes everything
+	h := hmac.New(sha256.New, c.formKey)
+	_, _ = fmt.Fprintf(h, "%s\x00%s", b.ID, about) // a hash takes everything
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 

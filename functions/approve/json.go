@@ -49,7 +49,7 @@ func (p *pages) scopeOf(r *http.Request, c token.Claims) scope {
 }
 
 func (p *pages) listApprovals(r *http.Request, s scope) (any, error) {
-	return p.approvals(r.Context(), func(rec approval.Record) bool { return s.sees(rec.Lineage) }, r.URL.Query().Get("status"))
+	return p.approvals(r.Context(), s, r.URL.Query().Get("status"))
 }
 
 func (p *pages) oneApproval(r *http.Request, s scope) (any, error) {
@@ -57,7 +57,10 @@ func (p *pages) oneApproval(r *http.Request, s scope) (any, error) {
 	if errors.Is(err, store.ErrNotFound) || err == nil && !s.sees(rec.Lineage) {
 		return nil, api.Because(api.ErrNotFound, "list yours: sallyport approvals ls", "there is no such approval for you")
 	}
-	return p.approvalView(rec), err
+	if err != nil {
+		return nil, err
+	}
+	return p.approvalView(rec), nil
 }
 
 func (p *pages) listSessions(r *http.Request, s scope) (any, error) {
@@ -73,7 +76,11 @@ func (p *pages) listSessions(r *http.Request, s scope) (any, error) {
 }
 
 func (p *pages) oneSession(r *http.Request, s scope) (any, error) {
-	return p.session(r.Context(), s, access.SessionID(r.PathValue("id")))
+	rec, err := p.sessionRecord(r.Context(), s, access.SessionID(r.PathValue("id")))
+	if err != nil {
+		return nil, err
+	}
+	return p.session(r.Context(), rec, p.spanOf(rec))
 }
 
 func (p *pages) listActors(r *http.Request, s scope) (any, error) { return p.actors(r.Context(), s) }

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"embed"
 	"errors"
-	"fmt"
 	"html/template"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -21,54 +17,8 @@ import (
 var pageFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"visible": visible, "clock": clock, "param": param, "dict": dict,
+	"visible": visible, "glance": glance, "clock": clock, "hour": hour, "stamp": stamp, "param": param,
 }).ParseFS(pageFiles, "pages/*.html"))
-
-// visible keeps text from being anything but text: control and direction characters are shown by their code, so that nothing
-// hides, moves or turns around what a reviewer reads.
-func visible(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteRune(r)
-		case !unicode.IsPrint(r) || r == unicode.ReplacementChar || unicode.In(r, unicode.Bidi_Control, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point):
-			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func param(p access.Param) string {
-	if p.Null {
-		return "NULL"
-	}
-	return strconv.Quote(string(p.Value))
-}
-
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
-
-func left(d time.Duration) string {
-	if d <= 0 {
-		return "none"
-	}
-	return d.Round(time.Second).String()
-}
-
-// dict hands two values to a nested template.
-func dict(kv ...any) (map[string]any, error) {
-	m := map[string]any{}
-	for i := 0; i+1 < len(kv); i += 2 {
-		k, ok := kv[i].(string)
-		if !ok {
-			return nil, errors.New("dict: keys are strings")
-		}
-		m[k] = kv[i+1]
-	}
-	return m, nil
-}
 
 func (p *pages) render(w http.ResponseWriter, status int, name string, data map[string]any) {
 	var b bytes.Buffer
@@ -82,23 +32,53 @@ func (p *pages) render(w http.ResponseWriter, status int, name string, data map[
 	_, _ = w.Write(b.Bytes()) // the browser went away: there is nobody to tell
 }
 
-// fail shows an error: what was refused, and what to do next.
+// page is what every page for a signed-in viewer needs.
+func (p *pages) page(v viewer, title string) map[string]any {
+	return map[string]any{"Title": title, "Viewer": v, "SignOut": p.cookies.formToken(v.browser, "signout")}
+}
+
+// link is where a message leads on to.
+type link struct{ To, Text string }
+
 func (p *pages) fail(w http.ResponseWriter, r *http.Request, v viewer, err error) {
+	p.failTo(w, r, v, err, link{"/", "To the live page"})
+}
+
+// titles of refusals, by kind.
+var titles = map[string]string{"login_needed": "Sign in again", "not_found": "Not found", "conflict": "Too late", "unavailable": "Cannot answer now",
+	"busy": "Cannot answer now", "internal": "Something is wrong"}
+
+// failTo shows an error: what was refused, and what to do next. What went wrong inside is the log's alone.
+func (p *pages) failTo(w http.ResponseWriter, r *http.Request, v viewer, err error, links ...link) {
 	e := (*api.Error)(nil)
 	if !errors.As(err, &e) {
-		p.Log.Error("internal error", "path", r.URL.Path, "error", err)
-		e = api.Because(api.ErrInternal, "the broker's log has the reason", "internal error")
+		e = api.Because(api.ErrInternal, "", "internal error")
 	}
-	data := map[string]any{"Title": "Refused", "Text": e.Message, "Hint": e.Hint, "Viewer": v, "Link": "/", "LinkText": "To the live page"}
+	if e.Status() >= http.StatusInternalServerError {
+		p.Log.Error("page", "path", r.URL.Path, "error", err)
+		switch {
+		case e == errProvider || e == errUnsure: // made for people
+		case e.Code == api.ErrUnavailable.Code:
+			e = api.Because(api.ErrUnavailable, "try again in a moment", "the broker's store did not answer")
+		default:
+			e = api.Because(api.ErrInternal, "ask whoever runs Sallyport: the broker's log has the reason", "the broker could not make this page")
+		}
+	}
+	title, ok := titles[e.Code]
+	if !ok {
+		title = "Refused"
+	}
+	data := map[string]any{"Title": title}
 	if v.Subject != "" {
-		data["SignOut"] = p.cookies.formToken(v.browser, "signout")
+		data = p.page(v, title)
 	}
+	data["Text"], data["Hint"], data["Links"], data["Bad"] = e.Message, e.Hint, links, true
 	p.render(w, e.Status(), "message.html", data)
 }
 
 // live is the page that stays open: it works without scripting by reloading itself.
 func (p *pages) live(w http.ResponseWriter, r *http.Request) {
-	v, ok := p.ask(w, r)
+	v, ok := p.ask(w, r, login{next: "/"})
 	if !ok {
 		return
 	}
@@ -112,12 +92,15 @@ func (p *pages) live(w http.ResponseWriter, r *http.Request) {
 
 // fragment is what the script replaces every few seconds.
 func (p *pages) fragment(w http.ResponseWriter, r *http.Request) {
-	v, ok := p.who(r)
-	if !ok {
+	v, err := p.who(r)
+	if errors.Is(err, errNobody) {
 		http.Error(w, "sign in again", http.StatusUnauthorized)
 		return
 	}
-	data, err := p.liveData(r, v)
+	var data map[string]any
+	if err == nil {
+		data, err = p.liveData(r, v)
+	}
 	if err != nil {
 		p.fail(w, r, v, err)
 		return
@@ -125,37 +108,90 @@ func (p *pages) fragment(w http.ResponseWriter, r *http.Request) {
 	p.render(w, http.StatusOK, "fragment.html", data)
 }
 
+// Bounds of what the live page shows.
+const (
+	showDenials  = 30
+	showSessions = 10
+	showPending  = 50
+)
+
+// liveData cuts the watched state down to what the viewer may see.
 func (p *pages) liveData(r *http.Request, v viewer) (map[string]any, error) {
+	now, err := p.watch.look(r.Context(), p)
+	if err != nil {
+		return nil, err
+	}
 	s := scope{all: v.All, principal: v.Subject}
-	actors, err := p.actors(r.Context(), s)
-	if err != nil {
-		return nil, err
+	actors := []api.ActorView{}
+	for _, t := range now.trees {
+		if s.all || t.Node.Name == s.principal {
+			actors = append(actors, t)
+		}
 	}
-	pending, err := p.approvals(r.Context(), func(rec approval.Record) bool { return mayRead(rec, v) }, string(approval.Pending))
-	if err != nil {
-		return nil, err
+	var pending []approval.Record
+	for _, rec := range now.pending {
+		if mayRead(rec, v) && len(pending) < showPending {
+			pending = append(pending, rec)
+		}
 	}
-	denials, err := p.denials(r.Context(), s)
-	if err != nil {
-		return nil, err
+	var denials []denial
+	for _, d := range now.denials {
+		if s.sees(d.lineage) && len(denials) < showDenials {
+			denials = append(denials, d)
+		}
 	}
-	recent, err := p.sessions(r.Context(), s, 10)
-	if err != nil {
-		return nil, err
+	var recent []api.SessionView
+	for _, rec := range now.sessions {
+		if s.sees(rec.Lineage) && len(recent) < showSessions {
+			recent = append(recent, sessionView(rec))
+		}
 	}
-	return map[string]any{"Title": "Live", "Viewer": v, "SignOut": p.cookies.formToken(v.browser, "signout"), "Actors": actors, "Pending": pending,
-		"Denials": denials, "Recent": recent, "Now": p.Now(), "Window": denialWindow}, nil
+	data := p.page(v, "Live")
+	data["Actors"], data["Pending"], data["Denials"], data["Recent"] = actors, pending, denials, recent
+	data["Now"], data["Window"], data["Partial"] = now.at, int(denialWindow.Minutes()), now.partial
+	return data, nil
 }
 
+// sessionPage shows an hour of a session at a time.
 func (p *pages) sessionPage(w http.ResponseWriter, r *http.Request) {
-	v, ok := p.ask(w, r)
+	id := access.SessionID(r.PathValue("id"))
+	v, ok := p.ask(w, r, login{next: "/sessions/" + string(id)})
 	if !ok {
 		return
 	}
-	s, err := p.session(r.Context(), scope{all: v.All, principal: v.Subject}, access.SessionID(r.PathValue("id")))
+	rec, err := p.sessionRecord(r.Context(), scope{all: v.All, principal: v.Subject}, id)
 	if err != nil {
 		p.fail(w, r, v, err)
 		return
 	}
-	p.render(w, http.StatusOK, "session.html", map[string]any{"Title": "Session", "Viewer": v, "SignOut": p.cookies.formToken(v.browser, "signout"), "S": s})
+	all := p.spanOf(rec)
+	from := all.from
+	if q := r.URL.Query().Get("from"); q != "" {
+		if from, err = time.Parse(time.RFC3339, q); err != nil || from.Before(all.from) || from.After(all.to) {
+			p.fail(w, r, v, api.Because(api.ErrBadRequest, "open the session's page anew", "the time is not of this session"))
+			return
+		}
+	}
+	part := span{from, from.Add(pageSpan)}
+	if part.to.After(all.to) {
+		part.to = all.to
+	}
+	s, err := p.session(r.Context(), rec, part)
+	if err != nil {
+		p.fail(w, r, v, err)
+		return
+	}
+	data := p.page(v, "Session")
+	data["S"], data["Part"], data["Whole"], data["From"], data["To"] = s, part, part == all, part.from, part.to
+	if part.from.After(all.from) {
+		back := part.from.Add(-pageSpan)
+		if back.Before(all.from) {
+			back = all.from
+		}
+		data["Earlier"] = back
+	}
+	if part.to.Before(all.to) {
+		data["Later"] = part.to
+	}
+	p.render(w, http.StatusOK, "session.html", data)
 }

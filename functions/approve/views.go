@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/approval"
-	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/token"
@@ -21,7 +19,7 @@ import (
 type scope struct {
 	all       bool
 	principal string
-	actor     access.ActorID // "" for a principal in a browser: all logins of that person
+	actor     access.ActorID // "" for a principal: all logins of that person
 }
 
 func (s scope) sees(l access.Lineage) bool {
@@ -34,15 +32,12 @@ func (s scope) sees(l access.Lineage) bool {
 	return s.actor == "" || slices.ContainsFunc(l.Path, func(n access.Node) bool { return n.ID == s.actor })
 }
 
-// Bounds of what one answer shows.
+// Bounds of what one answer is made from: the newest of each.
 const (
-	listDays     = 2 // a login lives half a day at most
-	maxSessions  = 500
-	maxRoots     = 500
-	maxActors    = 500
-	maxCommands  = 2000
-	denialWindow = 15 * time.Minute
-	maxDenials   = 30
+	listDays    = 2 // a login lives half a day at most
+	maxSessions = 500
+	maxRoots    = 200
+	maxActors   = 500
 )
 
 func (p *pages) approvalView(rec approval.Record) api.ApprovalView {
@@ -51,16 +46,26 @@ func (p *pages) approvalView(rec approval.Record) api.ApprovalView {
 		Expires: rec.Expires, By: rec.By, DecidedAt: rec.DecidedAt, Reason: rec.Reason, Link: p.Base + "/approve/" + string(rec.ID)}
 }
 
-func (p *pages) approvals(ctx context.Context, sees func(approval.Record) bool, status string) ([]api.ApprovalView, error) {
+// approvals are the newest that s may see, as many as an answer of the API has room for.
+func (p *pages) approvals(ctx context.Context, s scope, status string) ([]api.ApprovalView, error) {
 	recs, err := approval.List(ctx, p.Items, p.Now(), listDays)
 	if err != nil {
 		return nil, err
 	}
-	out := []api.ApprovalView{}
+	out, size := []api.ApprovalView{}, 0
 	for _, rec := range recs {
-		if v := p.approvalView(rec); sees(rec) && (status == "" || v.Status == status) {
-			out = append(out, v)
+		v := p.approvalView(rec)
+		if !s.sees(rec.Lineage) || status != "" && v.Status != status {
+			continue
 		}
+		size += len(rec.Text) + 2*len(rec.Normalised) + 512
+		for _, x := range rec.Params {
+			size += 2 * len(x.Value)
+		}
+		if size > maxViewBytes && len(out) > 0 {
+			break
+		}
+		out = append(out, v)
 	}
 	return out, nil
 }
@@ -88,130 +93,63 @@ func (p *pages) sessions(ctx context.Context, s scope, limit int) ([]api.Session
 	return out, nil
 }
 
-// session assembles one session from the evidence: its entries lie in the minutes between its opening and its end.
-func (p *pages) session(ctx context.Context, s scope, id access.SessionID) (api.SessionView, error) {
-	none := api.Because(api.ErrNotFound, "list yours: sallyport sessions ls", "there is no such session for you")
-	if _, err := session.Time(string(id)); err != nil {
-		return api.SessionView{}, none
-	}
-	rec, _, err := session.Get(ctx, p.Items, id)
-	if errors.Is(err, store.ErrNotFound) || err == nil && !s.sees(rec.Lineage) {
-		return api.SessionView{}, none
-	}
-	if err != nil {
-		return api.SessionView{}, err
-	}
-	st, err := token.OpenState(p.StateKey, rec.State)
-	if err != nil {
-		return api.SessionView{}, fmt.Errorf("session %s: %w", id, err)
-	}
-	v := sessionView(rec)
-	if err := p.commands(ctx, rec, st.DataKey, &v); err != nil {
-		return api.SessionView{}, err
-	}
-	v.Count = max(v.Count, len(v.Commands))
-	return v, nil
-}
-
-func (p *pages) commands(ctx context.Context, rec session.Record, key []byte, v *api.SessionView) error {
-	end := p.Now()
-	if !v.Closed.IsZero() {
-		end = v.Closed
-	}
-	at := map[access.CommandID]int{}
-	// A minute of slack either way: command ids carry the agent's clock.
-	for t := rec.Opened.Add(-time.Minute); !t.After(end.Add(2*time.Minute)) && len(v.Commands) < maxCommands; t = t.Add(time.Minute) {
-		for cursor := ""; ; {
-			page, err := p.Items.Query(ctx, store.Audit, audit.MinuteOf(t), string(rec.ID)+"#", cursor, 1000)
-			if err != nil {
-				return fmt.Errorf("session %s: %w", rec.ID, err)
-			}
-			for _, it := range page.Items {
-				if err := p.addEntries(ctx, it, key, v, at); err != nil {
-					return err
-				}
-			}
-			if cursor = page.Cursor; cursor == "" {
-				break
-			}
-		}
-	}
-	slices.SortFunc(v.Commands, func(a, b api.CommandView) int { return int(min(max(int64(a.Seq)-int64(b.Seq), -1), 1)) })
-	return nil
-}
-
-func (p *pages) addEntries(ctx context.Context, it store.Item, key []byte, v *api.SessionView, at map[access.CommandID]int) error {
-	entries, err := audit.Decode(it)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		id := access.CommandID(e.ID)
-		switch {
-		case e.Kind == audit.KindCommand && e.Command != nil && e.Decision != nil:
-			c, err := p.commandView(ctx, e, key)
-			if err != nil {
-				return err
-			}
-			at[id] = len(v.Commands)
-			v.Commands = append(v.Commands, c)
-		case e.Kind == audit.KindOutcome && e.Result != nil:
-			if i, ok := at[id]; ok { // "#c" sorts before "#o"
-				v.Commands[i].Result = e.Result
-			}
-		}
-	}
-	return nil
-}
-
-func (p *pages) commandView(ctx context.Context, e audit.Entry, key []byte) (api.CommandView, error) {
-	c := api.CommandView{ID: access.CommandID(e.ID), Seq: e.Seq, Time: e.Time, Verb: e.Command.Verb, Text: e.Command.Normalised, Touches: e.Command.Touches, Decision: *e.Decision}
-	if body, err := audit.OpenBody(e.Command, c.ID, key); err == nil { // shredded: the normalised text stays
-		c.Text, c.Params = body.Text, body.Params
-	}
-	if e.Decision.Approval == "" {
-		return c, nil
-	}
-	rec, _, err := approval.Get(ctx, p.Items, e.Decision.Approval)
-	if err != nil {
-		return c, err
-	}
-	v := p.approvalView(rec)
-	c.Approval = &v
-	return c, nil
-}
-
 // actors is the live tree: persons, the actors under them, and what each has open.
 func (p *pages) actors(ctx context.Context, s scope) ([]api.ActorView, error) {
-	open, err := session.List(ctx, p.Items, p.Now(), listDays, maxSessions)
+	recs, err := session.List(ctx, p.Items, p.Now(), listDays, maxSessions)
 	if err != nil {
 		return nil, err
 	}
+	trees, _, err := p.trees(ctx, s, recs)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.ActorView{}
+	for _, t := range trees {
+		out = append(out, below(t, s)...)
+	}
+	return out, nil
+}
+
+// trees grows a tree for each login that s may see, the newest first. more says that there were too many logins to look at.
+func (p *pages) trees(ctx context.Context, s scope, recs []session.Record) (out []api.ActorView, more bool, err error) {
+	now := p.Now()
 	by := map[access.ActorID][]api.SessionView{}
-	for _, rec := range open {
-		if rec.Status == session.Open && p.Now().Before(rec.Expires) {
+	for _, rec := range recs {
+		if rec.Status == session.Open && now.Before(rec.Expires) {
 			id := rec.Lineage.Actor().ID
 			by[id] = append(by[id], sessionView(rec))
 		}
 	}
-	out := []api.ActorView{}
+	looked := 0
 	for day := range listDays {
-		roots, err := token.Roots(ctx, p.Items, p.Now().UTC().AddDate(0, 0, -day), maxRoots)
-		if err != nil {
-			return nil, err
+		pk := token.DayKey("", now.UTC().AddDate(0, 0, -day)).PK
+		if looked >= maxRoots {
+			return out, true, nil
 		}
-		for _, r := range roots {
-			if !s.all && r.Principal != s.principal || !p.Now().Before(r.End()) {
+		lines, err := store.Newest(ctx, p.Items, store.Grants, pk, now.Add(time.Hour), maxRoots-looked)
+		if err != nil {
+			return nil, false, fmt.Errorf("list logins: %w", err)
+		}
+		looked += len(lines)
+		for _, line := range lines {
+			r, _, err := token.GetRoot(ctx, p.Items, access.ActorID(line.SK), true)
+			if errors.Is(err, api.ErrLogin) { // expired and deleted: the index line may live longer
 				continue
 			}
-			tree, err := p.tree(ctx, r, by)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
-			out = append(out, below(tree, s)...)
+			if !s.all && r.Principal != s.principal || !now.Before(r.End()) {
+				continue
+			}
+			t, err := p.tree(ctx, r, by)
+			if err != nil {
+				return nil, false, err
+			}
+			out = append(out, t)
 		}
 	}
-	return out, nil
+	return out, looked >= maxRoots, nil
 }
 
 // below cuts a tree to what an actor may see: itself and what is under it.
@@ -258,44 +196,4 @@ func (p *pages) lifeOf(r token.Root, path []access.Node, expires time.Time) stri
 		return "revoked"
 	}
 	return "expired"
-}
-
-// denial is one refused command, for the live page.
-type denial struct {
-	Time                time.Time
-	Chain, Target, Rule string
-	Normalised          string
-	Session             access.SessionID
-}
-
-// denials are the newest refusals, newest first: the last minutes of the evidence.
-func (p *pages) denials(ctx context.Context, s scope) ([]denial, error) {
-	var out []denial
-	for t := p.Now(); p.Now().Sub(t) < denialWindow && len(out) < maxDenials; t = t.Add(-time.Minute) {
-		for cursor := ""; ; {
-			page, err := p.Items.Query(ctx, store.Audit, audit.MinuteOf(t), "", cursor, 1000)
-			if err != nil {
-				return nil, fmt.Errorf("recent denials: %w", err)
-			}
-			for _, it := range page.Items {
-				if !strings.HasSuffix(it.SK, "#c") {
-					continue
-				}
-				entries, err := audit.Decode(it)
-				if err != nil {
-					return nil, err
-				}
-				for _, e := range entries {
-					if e.Decision != nil && e.Decision.Outcome == access.Deny && e.Command != nil && e.Lineage != nil && s.sees(*e.Lineage) {
-						out = append(out, denial{e.Time, e.Lineage.Chain(), string(e.Target), e.Decision.Rule, e.Command.Normalised, e.Session})
-					}
-				}
-			}
-			if cursor = page.Cursor; cursor == "" {
-				break
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b denial) int { return b.Time.Compare(a.Time) })
-	return out[:min(len(out), maxDenials)], nil
 }

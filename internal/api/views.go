@@ -47,6 +47,7 @@ type SessionView struct {
 	Status   string            `json:"status"` // "open", "closed", "lost", "ended"
 	Client   Client            `json:"client"`
 	Count    int               `json:"count"`
+	Partial  bool              `json:"partial,omitempty"` // there are more commands than one answer has room for
 	Commands []CommandView     `json:"commands,omitempty"`
 }
 

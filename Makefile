@@ -77,7 +77,7 @@ cover: ## policy, approval and gate are covered to 100 %
 fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //' | sort -u); do \
-	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p | tail -1; done; done
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p | tail -1; done; done
 
 .PHONY: bench
 bench: deps build ## every figure of docs/BENCHMARKS.md, in one run

@@ -3,13 +3,20 @@ package access
 // ResourceKind says what a resource is; each room uses those of its protocol.
 type ResourceKind string
 
-// Kinds that the PostgreSQL room reports.
+// Kinds of databases.
 const (
 	KindDatabase ResourceKind = "database" // name: the database
 	KindTable    ResourceKind = "table"    // name: schema.table, folded as the server folds it
 	KindFunction ResourceKind = "function" // name: schema.function or function
 	KindSetting  ResourceKind = "setting"  // name: the setting
 	KindHost     ResourceKind = "host"     // the server's operating system (COPY … PROGRAM, pg_read_file)
+)
+
+// Kinds of hosts.
+const (
+	KindProgram ResourceKind = "program" // name: as it is started; without its directory where that is one of the system's
+	KindPath    ResourceKind = "path"    // name: absolute and clean; DIR/* is everything below DIR
+	KindAddress ResourceKind = "address" // name: host:port, a host alone, or the path of a socket
 )
 
 // Resource is what a command touches inside a target.

@@ -55,6 +55,9 @@ const (
 	typeFunction  = types.EntityType("Function")
 	typeSetting   = types.EntityType("Setting")
 	typeHost      = types.EntityType("Host")
+	typeProgram   = types.EntityType("Program")
+	typePath      = types.EntityType("Path")
+	typeAddress   = types.EntityType("Address")
 	typeDataClass = types.EntityType("DataClass")
 
 	actionReveal = types.String("reveal")
@@ -213,7 +216,7 @@ func (l *loader) literal(r *rule, uid types.EntityUID) {
 		return
 	case typeTarget:
 		target = string(uid.ID)
-	case typeDatabase, typeTable, typeColumn, typeFunction, typeSetting, typeHost:
+	case typeDatabase, typeTable, typeColumn, typeFunction, typeSetting, typeHost, typeProgram, typePath, typeAddress:
 		var name string
 		target, name, _ = strings.Cut(string(uid.ID), "/")
 		if least := map[types.EntityType]int{typeTable: 1, typeColumn: 2}[uid.Type]; name == "" || strings.Count(name, ".") < least {

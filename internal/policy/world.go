@@ -70,7 +70,8 @@ func (w *world) add(uid types.EntityUID, name string, parents ...types.EntityUID
 // resource adds what a touch names. The second result is the resource, everything it is in, and none.
 func (w *world) resource(r access.Resource, database string) (types.EntityUID, []types.EntityUID, bool) {
 	kind, ok := map[access.ResourceKind]types.EntityType{access.KindDatabase: typeDatabase, access.KindTable: typeTable,
-		access.KindFunction: typeFunction, access.KindSetting: typeSetting, access.KindHost: typeHost}[r.Kind]
+		access.KindFunction: typeFunction, access.KindSetting: typeSetting, access.KindHost: typeHost,
+		access.KindProgram: typeProgram, access.KindPath: typePath, access.KindAddress: typeAddress}[r.Kind]
 	if !ok {
 		return none, nil, false
 	}
@@ -88,7 +89,7 @@ func (w *world) resource(r access.Resource, database string) (types.EntityUID, [
 		return uid, append([]types.EntityUID{uid}, w.targets...), true
 	}
 	uid := types.NewEntityUID(kind, prefix+types.String(r.Name))
-	if kind == typeHost || database == "" {
+	if database == "" || !slices.Contains(inDatabase, kind) {
 		w.add(uid, r.Name, w.targets[0])
 		return uid, append([]types.EntityUID{uid}, w.targets...), true
 	}
@@ -97,6 +98,9 @@ func (w *world) resource(r access.Resource, database string) (types.EntityUID, [
 	w.add(uid, r.Name, in)
 	return uid, append([]types.EntityUID{uid, in}, w.targets...), true
 }
+
+// inDatabase are the types whose entities lie in a database where the target has one.
+var inDatabase = []types.EntityType{typeTable, typeFunction, typeSetting}
 
 // authorize evaluates policies on one action and resource. fired are those whose scope and conditions hold, in order; failed is the
 // first that could not be evaluated.

@@ -40,11 +40,13 @@ type Config struct {
 	StateKey []byte // 32 bytes, shared with functions/decide
 	OIDC     OIDC
 	Bundles  Bundles
-	Relays   []string         // host:port, told to clients
-	Console  string           // URL of the browser's pages, told to clients
-	Base     string           // our own public URL: what DPoP proofs must name
-	Now      func() time.Time // nil: time.Now
-	Log      *slog.Logger     // nil: none
+	Relays   []string // host:port, told to clients
+	Console  string   // URL of the browser's pages, told to clients
+	// Functions are the https URLs of functions that are not served under Base, told to clients; nil when all are.
+	Functions map[string]string
+	Base      string           // our own public URL: what DPoP proofs must name
+	Now       func() time.Time // nil: time.Now
+	Log       *slog.Logger     // nil: none
 }
 
 type function struct {
@@ -103,6 +105,7 @@ func (f *function) handle(pattern string, h func(*http.Request) (any, error)) {
 func (f *function) discovery(*http.Request) (any, error) {
 	return api.Discovery{
 		Issuer: f.Issuer.Name(), OIDC: f.OIDC.Issuer, ClientID: f.OIDC.ClientID, CA: string(f.CA.PEM()), Relays: f.Relays, Console: f.Console,
+		Functions: f.Functions,
 	}, nil
 }
 

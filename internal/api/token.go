@@ -30,6 +30,8 @@ type Discovery struct {
 	CA       string   `json:"ca"`        // PEM: signs agents' and relays' certificates
 	Relays   []string `json:"relays"`    // host:port
 	Console  string   `json:"console"`   // URL of the browser's pages
+	// Functions are the URLs of the functions that have one of their own; the others are where discovery is.
+	Functions map[string]string `json:"functions,omitempty"`
 }
 
 // GrantTypes and token types of PathToken (RFC 8693).

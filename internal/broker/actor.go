@@ -72,8 +72,8 @@ func (a *Actor) do(ctx context.Context, method, path string, body []byte, conten
 		return err
 	}
 	raw := a.token()
-	bare, _, _ := strings.Cut(path, "?")
-	proof, err := token.SignDPoP(a.key, method, a.caller.base+bare, raw, a.now())
+	bare, _, _ := strings.Cut(req.URL.String(), "?")
+	proof, err := token.SignDPoP(a.key, method, bare, raw, a.now())
 	if err != nil {
 		return fmt.Errorf("call broker: %w", err)
 	}

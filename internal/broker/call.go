@@ -16,6 +16,7 @@ import (
 type caller struct {
 	address
 	http *http.Client
+	way  *way
 }
 
 func newCaller(url string) (caller, error) {
@@ -23,16 +24,20 @@ func newCaller(url string) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	return caller{address: a, http: a.client()}, nil
+	return caller{address: a, http: a.client(), way: &way{}}, nil
 }
 
-// request makes the request for a path of the broker; the body is given twice because signing covers it.
+// request makes the request for a path of the broker, to the function that serves it; the body is given twice because signing covers it.
 func (c caller) request(ctx context.Context, method, path string, body []byte, contentType string) (*http.Request, error) {
 	var r io.Reader
 	if body != nil {
 		r = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, r)
+	base, err := c.baseOf(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base+path, r)
 	if err != nil {
 		return nil, fmt.Errorf("call broker: %w", err)
 	}

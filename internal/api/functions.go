@@ -1,0 +1,33 @@
+package api
+
+import "strings"
+
+// Names of the functions in Discovery.Functions.
+const (
+	FunctionDecide  = "decide"
+	FunctionChanges = "changes"
+	FunctionRecord  = "record"
+	FunctionApprove = "approve"
+	FunctionEnroll  = "enroll"
+)
+
+// FunctionOf names the function that serves a path, which may carry a query; "" is functions/token, which serves discovery.
+func FunctionOf(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	switch {
+	case path == PathOpen, path == PathCheck, path == PathClaim, path == PathClose, path == PathCan:
+		return FunctionDecide
+	case path == PathChanges:
+		return FunctionChanges
+	case path == PathRecord:
+		return FunctionRecord
+	case path == PathJoin, path == PathEnroll, path == PathRecertify:
+		return FunctionEnroll
+	}
+	for _, below := range []string{PathApprovals, PathSessions, PathActors} {
+		if rest, ok := strings.CutPrefix(path, below); ok && (rest == "" || rest[0] == '/') {
+			return FunctionApprove
+		}
+	}
+	return ""
+}

@@ -15,7 +15,7 @@ if [ "$(cat "$into/dynamodb/.version" 2>/dev/null)" != "$dynamodb" ]; then
   need mvn "install Maven, which fetches DynamoDB Local (Debian: apt-get install maven)"
   echo "local-aws: DynamoDB Local $dynamodb"
   rm -rf "$into/dynamodb"
-  mvn -q -B -f localstack/local-aws/dynamodb-pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+  mvn -q -B -f localstack/localaws/dynamodb-pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
     -DoutputDirectory="$PWD/$into/dynamodb/lib" -DincludeScope=runtime
   echo "$dynamodb" >"$into/dynamodb/.version"
 fi

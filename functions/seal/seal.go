@@ -44,15 +44,6 @@ func New(c Config) (*Sealer, error) {
 	return &Sealer{c}, nil
 }
 
-var headKey = store.Key{PK: "seal", SK: "head"}
-
-// head is the committed state of the log: what a checkpoint may be signed for.
-type head struct {
-	Size   int64     `json:"size"`
-	Root   tlog.Hash `json:"root"`
-	Cursor string    `json:"cursor"` // of the feed: everything up to it is in the log
-}
-
 // Seal takes everything that the feed has into the log, and publishes a checkpoint after each step: a feed that grows as fast as it is read
 // must not keep the log without one. Safe to call again after any failure, at once or by another process.
 func (s *Sealer) Seal(ctx context.Context) (audit.Checkpoint, error) {
@@ -127,25 +118,25 @@ func (s *Sealer) gather(ctx context.Context, cursor string) (pile, error) {
 // errAgain means that another sealer was faster: start over from its head.
 var errAgain = errors.New("head moved")
 
-func (s *Sealer) load(ctx context.Context) (head, int64, error) {
-	it, err := s.Items.Get(ctx, store.Registry, headKey, true)
+func (s *Sealer) load(ctx context.Context) (audit.Head, int64, error) {
+	it, err := s.Items.Get(ctx, store.Registry, audit.HeadKey, true)
 	if errors.Is(err, store.ErrNotFound) {
 		root, err := tlog.TreeHash(0, nil)
-		return head{Root: root}, 0, err
+		return audit.Head{Root: root}, 0, err
 	}
 	if err != nil {
-		return head{}, 0, fmt.Errorf("seal: read head: %w", err)
+		return audit.Head{}, 0, fmt.Errorf("seal: read head: %w", err)
 	}
-	var h head
+	var h audit.Head
 	if err := json.Unmarshal(it.Body, &h); err != nil {
-		return head{}, 0, fmt.Errorf("seal: read head: %w", err)
+		return audit.Head{}, 0, fmt.Errorf("seal: read head: %w", err)
 	}
 	return h, it.Version, nil
 }
 
 // extend appends a pile: segment, tiles, then the head, which it returns, and whether there is more to append. A crash between leaves
 // blobs that the next try finds.
-func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) (next head, more bool, err error) {
+func (s *Sealer) extend(ctx context.Context, h audit.Head, version int64, p pile) (next audit.Head, more bool, err error) {
 	leaves, cursor := p.leaves, p.next
 	more = p.more
 	name := audit.SegmentName(h.Size)
@@ -154,7 +145,7 @@ func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) (nex
 		// An earlier try, or another sealer, wrote this segment when the feed was shorter or longer: adopt what is there.
 		n, took, err := s.adopt(ctx, name, leaves, p.counts)
 		if err != nil {
-			return head{}, false, err
+			return audit.Head{}, false, err
 		}
 		more = more || n < len(leaves)
 		leaves, cursor = leaves[:n], h.Cursor
@@ -164,28 +155,28 @@ func (s *Sealer) extend(ctx context.Context, h head, version int64, p pile) (nex
 				err = fmt.Errorf("the feed ends before %s does", name)
 			}
 			if err != nil {
-				return head{}, false, fmt.Errorf("seal: %w", err)
+				return audit.Head{}, false, fmt.Errorf("seal: %w", err)
 			}
 			took, cursor = took-len(items), after
 		}
 	case err != nil:
-		return head{}, false, fmt.Errorf("seal: write %s: %w", name, err)
+		return audit.Head{}, false, fmt.Errorf("seal: write %s: %w", name, err)
 	}
 	root, err := audit.Tree{Blobs: s.Blobs, Size: h.Size}.Append(ctx, leaves)
 	if err != nil {
-		return head{}, false, fmt.Errorf("seal: %w", err)
+		return audit.Head{}, false, fmt.Errorf("seal: %w", err)
 	}
-	next = head{Size: h.Size + int64(len(leaves)), Root: root, Cursor: cursor}
+	next = audit.Head{Size: h.Size + int64(len(leaves)), Root: root, Cursor: cursor}
 	body, err := json.Marshal(next)
 	if err != nil {
-		return head{}, false, fmt.Errorf("seal: encode head: %w", err)
+		return audit.Head{}, false, fmt.Errorf("seal: encode head: %w", err)
 	}
-	err = s.Items.Put(ctx, store.Write{Table: store.Registry, Item: store.Item{Key: headKey, Body: body}, Cond: store.Cond{Version: version}})
+	err = s.Items.Put(ctx, store.Write{Table: store.Registry, Item: store.Item{Key: audit.HeadKey, Body: body}, Cond: store.Cond{Version: version}})
 	if errors.Is(err, store.ErrConflict) {
-		return head{}, false, errAgain
+		return audit.Head{}, false, errAgain
 	}
 	if err != nil {
-		return head{}, false, fmt.Errorf("seal: commit head: %w", err)
+		return audit.Head{}, false, fmt.Errorf("seal: commit head: %w", err)
 	}
 	return next, more, nil
 }
@@ -219,7 +210,7 @@ func (s *Sealer) adopt(ctx context.Context, name string, leaves [][]byte, counts
 }
 
 // publish signs the committed head, unless the published checkpoint is already over it.
-func (s *Sealer) publish(ctx context.Context, h head) (audit.Checkpoint, error) {
+func (s *Sealer) publish(ctx context.Context, h audit.Head) (audit.Checkpoint, error) {
 	key, err := audit.VerifierKey(s.Origin, s.Signer.Public())
 	if err != nil {
 		return audit.Checkpoint{}, fmt.Errorf("seal: %w", err)

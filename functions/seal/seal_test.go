@@ -1,6 +1,7 @@
 package seal_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -300,6 +302,9 @@ func TestRowsOfTheTableAreHeldAgainstTheLog(t *testing.T) {
 		{"altered", `UPDATE audit SET body=CAST(replace(CAST(body AS TEXT),'select $1','select $2') AS BLOB) WHERE sk LIKE '%0000001#c'`, audit.CodeAltered},
 		{"removed", `DELETE FROM audit WHERE sk LIKE '%0000001#c'`, audit.CodeRemoved},
 		{"moved", `UPDATE audit SET pk='2020-01-01T00:00#0' WHERE sk LIKE '%0000001#c'`, audit.CodeAltered},
+		{"head gone", `DELETE FROM registry WHERE pk='seal'`, audit.CodeRemoved},
+		{"head of another log", `UPDATE registry SET body=CAST('{"size":1,"root":"'||substr(CAST(body AS TEXT),instr(CAST(body AS TEXT),'root')+7) AS BLOB) WHERE pk='seal'`, audit.CodeAltered},
+		{"head unreadable", `UPDATE registry SET body=CAST('x' AS BLOB) WHERE pk='seal'`, audit.CodeAltered},
 		{"garbage", `UPDATE audit SET body=CAST('x' AS BLOB) WHERE sk LIKE '%0000001#c'`, audit.CodeAltered},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -393,6 +398,68 @@ func TestAnotherKeyOrAShorterLogIsFound(t *testing.T) {
 	again.seal(t)
 	if r := again.verify(t, saved); r.Exit != audit.CodeAltered {
 		t.Fatalf("another log: %+v", r.Problems)
+	}
+}
+
+// An older checkpoint is signed as well as the newest. What was sealed after it must still be there.
+func TestAnOlderCheckpointHidesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.session(t, 3)
+	w.seal(t)
+	old, err := w.blobs.Load(t.Context(), audit.CheckpointName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.session(t, 2)
+	w.seal(t)
+	names, err := w.blobs.List(t.Context(), audit.SegmentPrefix)
+	if err != nil || len(names) != 2 {
+		t.Fatalf("%v %v", names, err)
+	}
+	evidence := filepath.Join(w.path, "evidence")
+	if err := os.WriteFile(filepath.Join(evidence, audit.CheckpointName), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A crash between the head's commit and the checkpoint leaves the same: all of it is there, and the next sealing publishes it.
+	wantOK(t, w.verify(t, nil))
+	last := filepath.Join(evidence, names[1])
+	b, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Replace(b, []byte("select"), []byte("delete"), 1)
+	for name, tt := range map[string]struct {
+		to   []byte
+		code int
+	}{"gone": {nil, audit.CodeRemoved}, "cut": {b[:bytes.IndexByte(b, '\n')+1], audit.CodeRemoved}, "altered": {changed, audit.CodeAltered}} {
+		if err := errors.Join(os.Remove(last), os.WriteFile(last, tt.to, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.verify(t, nil); r.Exit != tt.code {
+			t.Errorf("%s: exit %d, want %d: %+v", name, r.Exit, tt.code, r.Problems)
+		}
+	}
+}
+
+func TestTheOrderIsSealed(t *testing.T) {
+	w := newWorld(t)
+	w.session(t, 3)
+	w.seal(t)
+	file := filepath.Join(w.path, "evidence", audit.SegmentName(0))
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	for i := range len(lines) - 2 {
+		swapped := slices.Clone(lines)
+		swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
+		if err := errors.Join(os.Remove(file), os.WriteFile(file, bytes.Join(swapped, nil), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.verify(t, nil); r.Exit != audit.CodeAltered || len(r.Problems) != 1 {
+			t.Errorf("lines %d and %d swapped: exit %d: %+v", i, i+1, r.Exit, r.Problems)
+		}
 	}
 }
 

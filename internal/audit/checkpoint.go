@@ -29,6 +29,16 @@ type Checkpoint struct {
 	Time   time.Time // when it was signed: an extension line, covered by the signature
 }
 
+// HeadKey is where the committed head of the log lies in store.Registry.
+var HeadKey = store.Key{PK: "seal", SK: "head"}
+
+// Head is the committed state of the log: what a checkpoint may be signed for.
+type Head struct {
+	Size   int64     `json:"size"`
+	Root   tlog.Hash `json:"root"`
+	Cursor string    `json:"cursor"` // of the feed: everything up to it is in the log
+}
+
 // keyType is our ECDSA P-256 with SHA-256 in a signed note. C2SP signed-note keeps 0xff for types without a number of their own.
 const keyType = "\xffsallyport-ecdsa-p256-sha256\x00"
 

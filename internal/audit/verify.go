@@ -78,6 +78,8 @@ type verifier struct {
 	r      Report
 	head   Checkpoint
 	leaves []leaf
+	beyond []tlog.Hash        // of entries behind the checkpoint: sealed, not published yet
+	broker *Head              // what the broker committed; nil where nobody says
 	hashes []tlog.Hash        // recomputed, by stored-hash index
 	sealed map[tlog.Hash]bool // of the leaves that are where the log has them
 	rows   map[tlog.Hash]leaf // of the live table
@@ -108,6 +110,7 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	if err := v.readRows(ctx); err != nil {
 		return Report{}, err
 	}
+	v.readHead(ctx) // before the segments, which are written first
 	if err := v.readSegments(ctx); err != nil {
 		return Report{}, err
 	}
@@ -117,6 +120,9 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	v.compareRoot()
 	v.compareSaved()
 	v.compareRows()
+	if err := v.compareHead(); err != nil {
+		return Report{}, err
+	}
 	v.sessions()
 	v.approvals()
 	return v.finish(), nil
@@ -192,12 +198,13 @@ func (v *verifier) readSegments(ctx context.Context) error {
 			v.problem(Problem{Code: CodeAltered, Index: -1, What: err.Error()})
 			continue
 		}
-		if first >= v.head.Size {
-			continue // written, never committed: the next sealing adopts it
-		}
 		b, err := v.c.Blobs.Open(ctx, name)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if first >= v.head.Size {
+			v.readBeyond(first, b)
+			continue
 		}
 		v.pad(first, name)
 		lines, err := SplitSegment(b)
@@ -215,6 +222,79 @@ func (v *verifier) readSegments(ctx context.Context) error {
 	}
 	v.pad(v.head.Size, CheckpointName)
 	return nil
+}
+
+// readBeyond keeps the hashes of a segment behind the checkpoint. It was written and perhaps committed; the next sealing adopts or publishes it.
+func (v *verifier) readBeyond(first int64, b []byte) {
+	lines, err := SplitSegment(b)
+	if err != nil || first != v.head.Size+int64(len(v.beyond)) {
+		return // compareHead tells whether it is missed
+	}
+	for _, raw := range lines {
+		v.beyond = append(v.beyond, tlog.RecordHash(raw))
+	}
+}
+
+// readHead reads what the broker committed beside the live table.
+func (v *verifier) readHead(ctx context.Context) {
+	if v.c.Rows == nil {
+		return
+	}
+	h, err := v.committed(ctx)
+	switch {
+	case err == nil:
+		v.broker = &h
+	case errors.Is(err, store.ErrNotFound) && v.head.Size == 0: // nothing was ever sealed
+	case errors.Is(err, store.ErrNotFound):
+		v.problem(Problem{Code: CodeRemoved, Index: -1, What: "the broker's head of the log is gone from its registry"})
+	default:
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: "the broker's head of the log cannot be read: " + err.Error()})
+	}
+}
+
+// compareHead holds the published log against what the broker committed: an older checkpoint, with what came after it gone, is not the log.
+func (v *verifier) compareHead() error {
+	if v.broker == nil {
+		return nil
+	}
+	committed := *v.broker
+	more := committed.Size - v.head.Size
+	if more < 0 {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("the broker's head of the log covers %d entries, the checkpoint %d", committed.Size, v.head.Size)})
+		return nil
+	}
+	if more > int64(len(v.beyond)) {
+		v.problem(Problem{Code: CodeRemoved, Index: v.head.Size + int64(len(v.beyond)),
+			What: fmt.Sprintf("%d entries were sealed, the checkpoint and what stands behind it have %d", committed.Size, v.head.Size+int64(len(v.beyond)))})
+		return nil
+	}
+	if v.hashes == nil {
+		return nil // nothing adds up: said already
+	}
+	if err := v.grow(v.head.Size, v.beyond[:more]); err != nil {
+		return err
+	}
+	if root, err := v.treeHash(committed.Size); err != nil || root != committed.Root {
+		v.problem(Problem{Code: CodeAltered, Index: -1, What: fmt.Sprintf("the log is not the one whose %d entries the broker sealed", committed.Size)})
+	}
+	return nil
+}
+
+// committed finds the broker's head among the live rows.
+func (v *verifier) committed(ctx context.Context) (Head, error) {
+	head, found := Head{}, store.ErrNotFound
+	for after := ""; ; {
+		items, next, err := v.c.Rows.Since(ctx, store.Registry, after, 1000)
+		if err != nil || len(items) == 0 {
+			return head, errors.Join(err, found)
+		}
+		for _, it := range items {
+			if it.Key == HeadKey {
+				found = json.Unmarshal(it.Body, &head)
+			}
+		}
+		after = next
+	}
 }
 
 // pad marks where entries ought to be between segments. Their names come out when tiles and table are compared.
@@ -304,6 +384,7 @@ func (v *verifier) align(want []tlog.Hash) {
 	}
 	found := make([]*leaf, len(want))
 	var strangers []leaf
+	last := int64(-1) // place of the entry before: a removed line shifts those after it, but never past each other
 	for i := range v.leaves {
 		l := v.leaves[i]
 		if errors.Is(l.bad, errMissing) {
@@ -311,6 +392,10 @@ func (v *verifier) align(want []tlog.Hash) {
 		}
 		if at, ok := place[l.hash]; ok && found[at] == nil {
 			found[at] = &l
+			if at < last {
+				v.entryProblem(CodeAltered, at, l, "entry %d (%s, %s) stands behind entry %d: the order was altered after it was sealed", at, kindOf(l), idOf(l), last)
+			}
+			last = max(last, at)
 			continue
 		}
 		strangers = append(strangers, l)
@@ -380,6 +465,11 @@ func idOf(l leaf) string {
 // recompute builds all hashes from the sealed leaf hashes; where a leaf is whole, its hash is its own.
 func (v *verifier) recompute(want []tlog.Hash) error {
 	v.hashes = make([]tlog.Hash, 0, 2*len(want))
+	return v.grow(0, want)
+}
+
+// grow adds the hashes of leaves from place first on.
+func (v *verifier) grow(first int64, want []tlog.Hash) error {
 	reader := tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
 		out := make([]tlog.Hash, len(at))
 		for i, x := range at {
@@ -388,7 +478,7 @@ func (v *verifier) recompute(want []tlog.Hash) error {
 		return out, nil
 	})
 	for i, h := range want {
-		hs, err := tlog.StoredHashesForRecordHash(int64(i), h, reader)
+		hs, err := tlog.StoredHashesForRecordHash(first+int64(i), h, reader)
 		if err != nil {
 			return fmt.Errorf("recompute hashes: %w", err)
 		}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium as well).
+# Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium, an SSH server and clients as well).
 # By apt as root or through sudo; elsewhere it says exactly what to install and fails.
 set -eu -o pipefail
 what=${1:-demo}
@@ -13,6 +13,10 @@ have_server || { deb+=(postgresql); brew+=(postgresql@17); words+=("a PostgreSQL
 command -v psql >/dev/null || { deb+=(postgresql-client); brew+=(libpq); words+=("psql"); }
 if [ "$what" = test ]; then
   have_browser >/dev/null || { deb+=(chromium); brew+=("--cask chromium"); words+=("Chromium"); }
+  [ -x /usr/sbin/sshd ] || { deb+=(openssh-server); brew+=(); words+=("an OpenSSH server (macOS has one)"); }
+  command -v ssh >/dev/null || { deb+=(openssh-client); brew+=(); words+=("the OpenSSH client"); }
+  command -v rsync >/dev/null || { deb+=(rsync); brew+=(rsync); words+=("rsync"); }
+  command -v git >/dev/null || { deb+=(git); brew+=(git); words+=("git"); }
 fi
 [ ${#words[@]} -eq 0 ] && exit 0
 

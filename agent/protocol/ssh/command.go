@@ -1,0 +1,416 @@
+package ssh
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// shell is what gives a command line its meaning.
+type shell struct {
+	user string // that the agent logs in as
+	home string // its home directory, absolute; empty where the host does not tell
+	cwd  string // where relative paths start; empty where it is not known
+}
+
+const (
+	// maxTouches bounds what is reported of one command; policy takes at most twice as many.
+	maxTouches = 512
+	// maxNesting bounds commands in commands: sh -c 'sh -c …'.
+	maxNesting = 8
+	// maxDepth bounds brackets of the grammar, so that reading a line cannot use up the stack.
+	maxDepth = 200
+)
+
+// analyse says what a command line does. It is pure, takes any bytes, and never calls complete what it could not read.
+func analyse(text string, sh shell) access.Command {
+	cmd := access.Command{Verb: "EXEC", Text: text, State: access.State{Role: sh.user}}
+	switch {
+	case strings.IndexByte(text, 0) >= 0:
+		cmd.Normalised, cmd.Complete = "?", true
+		cmd.Refused = &access.Refusal{Rule: "ssh.malformed", Hint: "a command line holds no zero byte"}
+		return cmd
+	case strings.TrimSpace(text) == "":
+		cmd.Normalised, cmd.Complete = "", true
+		cmd.Refused = &access.Refusal{Rule: "ssh.empty-command", Hint: "there is nothing to run"}
+		return cmd
+	}
+	f := read(text, sh, 0)
+	cmd.Touches, cmd.Complete, cmd.Why = f.touches, f.why == "", f.why
+	cmd.Facts = access.Facts{Functions: f.programs, Statement: f.commands, Deletes: f.deletes}
+	cmd.Normalised = strings.Join(f.shape, "; ")
+	if f.refused != nil {
+		cmd.Refused = f.refused
+	}
+	return cmd
+}
+
+// facts is what was learnt of a line.
+type facts struct {
+	touches  []access.Touch
+	programs []string // sorted
+	shape    []string // one for each command: its program and options, words out
+	commands int
+	deletes  bool
+	why      string // what was not understood; empty: everything was
+	refused  *access.Refusal
+}
+
+// read reads a line twice, as a POSIX shell and as bash would: what these take for different things is not understood.
+func read(text string, sh shell, nesting int) facts {
+	if why := readable(text); why != "" {
+		return facts{why: why, shape: []string{"?"}}
+	}
+	as := func(v syntax.LangVariant) facts {
+		file, err := syntax.NewParser(syntax.Variant(v)).Parse(strings.NewReader(text), "")
+		if err != nil {
+			return facts{why: "it is not a command line of a POSIX shell", shape: []string{"?"}}
+		}
+		w := &walker{sh: sh, cwd: sh.cwd, nesting: nesting}
+		w.stmts(file.Stmts)
+		return w.facts()
+	}
+	bash, posix := as(syntax.LangBash), as(syntax.LangPOSIX)
+	if bash.why != "" {
+		return bash
+	}
+	if !reflect.DeepEqual(posix, bash) {
+		bash.why = "shells differ in how they read it"
+	}
+	return bash
+}
+
+// readable says what keeps a text from being looked at at all.
+func readable(text string) string {
+	if !utf8.ValidString(text) {
+		return "it is not UTF-8"
+	}
+	depth := 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c < ' ' && c != '\t' && c != '\n', c == 0x7f:
+			return "it holds control characters"
+		case c == '(' || c == '{' || c == '`' || c == '[':
+			if depth++; depth > maxDepth {
+				return "it nests too deep"
+			}
+		}
+	}
+	if n := strings.Count(text, "if ") + strings.Count(text, "while ") + strings.Count(text, "until ") + strings.Count(text, "case ") + strings.Count(text, "for "); n > maxDepth {
+		return "it nests too deep"
+	}
+	return ""
+}
+
+// walker gathers facts along one line.
+type walker struct {
+	sh      shell
+	cwd     string // where relative paths start; empty: not known
+	nesting int
+
+	touches  []access.Touch
+	programs []string
+	shape    []string
+	commands int
+	deletes  bool
+	why      string
+	refused  *access.Refusal
+}
+
+func (w *walker) facts() facts {
+	slices.Sort(w.programs)
+	return facts{touches: w.touches, programs: slices.Compact(w.programs), shape: w.shape, commands: w.commands, deletes: w.deletes, why: w.why, refused: w.refused}
+}
+
+// unsure keeps the first reason.
+func (w *walker) unsure(why string) {
+	if w.why == "" {
+		w.why = why
+	}
+}
+
+func (w *walker) touch(e access.Effect, kind access.ResourceKind, name string) {
+	t := access.Touch{Effect: e, Resource: access.Resource{Kind: kind, Name: name}}
+	if slices.ContainsFunc(w.touches, func(o access.Touch) bool {
+		return o.Effect == e && o.Resource.Kind == kind && o.Resource.Name == name
+	}) {
+		return
+	}
+	if len(w.touches) >= maxTouches {
+		w.unsure("it touches too much")
+		return
+	}
+	w.touches = append(w.touches, t)
+}
+
+// stmts reads a list: where one command moves and may fail, the next ones start who knows where.
+func (w *walker) stmts(list []*syntax.Stmt) {
+	for _, s := range list {
+		before := w.cwd
+		w.stmt(s)
+		if w.cwd != before {
+			w.cwd = ""
+		}
+	}
+}
+
+// apart reads commands that run in a shell of their own: they move nobody else.
+func (w *walker) apart(list ...*syntax.Stmt) {
+	before := w.cwd
+	w.stmts(list)
+	w.cwd = before
+}
+
+func (w *walker) stmt(s *syntax.Stmt) {
+	if s.Coprocess || s.Disown {
+		w.unsure("it starts a coprocess")
+	}
+	before := w.cwd
+	for _, r := range s.Redirs {
+		w.redirect(r)
+	}
+	switch c := s.Cmd.(type) {
+	case nil: // a redirection alone
+	case *syntax.CallExpr:
+		w.call(c)
+	case *syntax.BinaryCmd:
+		w.binary(c)
+	case *syntax.Subshell:
+		w.apart(c.Stmts...)
+	case *syntax.Block:
+		w.stmts(c.Stmts)
+	case *syntax.IfClause:
+		w.branch(c)
+	case *syntax.WhileClause:
+		w.cwd = w.still(append(slices.Clone(c.Cond), c.Do...))
+		w.stmts(c.Cond)
+		w.stmts(c.Do)
+	case *syntax.TimeClause:
+		w.unsure("time is a word of some shells only")
+		if c.Stmt != nil {
+			w.stmt(c.Stmt)
+		}
+	case *syntax.ForClause:
+		w.unsure("it runs in a loop over a variable")
+		w.cwd = ""
+		w.stmts(c.Do)
+	case *syntax.CaseClause:
+		w.unsure("what case does is not looked into")
+		for _, item := range c.Items {
+			w.apart(item.Stmts...)
+		}
+	case *syntax.FuncDecl:
+		w.unsure("it defines a function")
+		w.apart(c.Body)
+	default:
+		w.unsure("it uses more than simple commands, pipes and lists")
+		w.inside(c)
+	}
+	if s.Background {
+		w.cwd = before
+	}
+}
+
+// still is the directory at the start of a loop's body, which is not known if the body moves.
+func (w *walker) still(list []*syntax.Stmt) string {
+	probe := &walker{sh: w.sh, cwd: w.cwd, nesting: w.nesting}
+	probe.stmts(list)
+	if probe.cwd != w.cwd {
+		return ""
+	}
+	return w.cwd
+}
+
+func (w *walker) branch(c *syntax.IfClause) {
+	before := w.cwd
+	w.stmts(c.Cond)
+	cond := w.cwd
+	w.stmts(c.Then)
+	moved := w.cwd != before || cond != before
+	if c.Else != nil {
+		if w.cwd = cond; len(c.Else.Cond) > 0 {
+			w.branch(c.Else)
+		} else {
+			w.stmts(c.Else.Then)
+		}
+		moved = moved || w.cwd != before
+	}
+	if moved {
+		w.cwd = ""
+	}
+}
+
+func (w *walker) binary(c *syntax.BinaryCmd) {
+	before := w.cwd
+	switch c.Op {
+	case syntax.AndStmt:
+		w.stmt(c.X)
+		w.stmt(c.Y)
+	case syntax.OrStmt:
+		w.stmt(c.X)
+		if w.cwd != before {
+			w.cwd = ""
+		}
+		middle := w.cwd
+		w.stmt(c.Y)
+		if w.cwd != middle {
+			w.cwd = ""
+		}
+	case syntax.Pipe:
+		w.apart(c.X)
+		w.apart(c.Y)
+	default:
+		w.unsure("it uses a pipe that only some shells have")
+		w.apart(c.X)
+		w.apart(c.Y)
+	}
+}
+
+// inside gathers the programs of whatever is not read.
+func (w *walker) inside(n syntax.Node) {
+	w.cwd = ""
+	syntax.Walk(n, func(n syntax.Node) bool {
+		if c, ok := n.(*syntax.CallExpr); ok {
+			w.call(c)
+			return false
+		}
+		return true
+	})
+}
+
+// word is one argument: its text where that is certain.
+type word struct {
+	text  string
+	known bool // every byte of text is what the program gets
+	tilde bool // it starts with an unquoted ~: text is then what follows
+	glob  bool // names that match take its place
+}
+
+// word reads one word. What it holds that runs is read as well.
+func (w *walker) word(sw *syntax.Word) word {
+	out := word{known: true}
+	var b strings.Builder
+	for i, p := range sw.Parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			text := p.Value
+			if i == 0 && strings.HasPrefix(text, "~") {
+				out.tilde = true
+				if text = text[1:]; text != "" && text[0] != '/' || text == "" && len(sw.Parts) > 1 {
+					out.known, out.tilde = false, false // ~user, or something that quoting makes none
+				}
+			}
+			lit, ok := unquoted(text, len(sw.Parts) == 1)
+			if !ok {
+				out.glob, out.known = true, false
+			}
+			b.WriteString(lit)
+		case *syntax.SglQuoted:
+			if p.Dollar {
+				out.known = false
+			}
+			b.WriteString(p.Value)
+		case *syntax.DblQuoted:
+			if p.Dollar {
+				out.known = false
+			}
+			w.quoted(p.Parts, &b, &out)
+		default:
+			out.known = false
+			w.expansion(p)
+		}
+	}
+	out.text = b.String()
+	return out
+}
+
+func (w *walker) quoted(parts []syntax.WordPart, b *strings.Builder, out *word) {
+	for i, p := range parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			b.WriteString(quotedText(p.Value))
+		case *syntax.ParamExp:
+			if i == 0 && b.Len() == 0 && plainHome(p) && w.sh.home != "" {
+				b.WriteString(w.sh.home)
+				continue
+			}
+			out.known = false
+			w.expansion(p)
+		default:
+			out.known = false
+			w.expansion(p)
+		}
+	}
+}
+
+// plainHome says whether an expansion is $HOME and nothing else.
+func plainHome(p *syntax.ParamExp) bool { return plain(p) && p.Param.Value == "HOME" }
+
+// shownVariables hold no secret: a command may print them.
+var shownVariables = []string{"HOME", "USER", "LOGNAME", "PWD", "HOSTNAME", "SHELL", "PATH", "LANG", "?", "#", "$"}
+
+func plain(p *syntax.ParamExp) bool {
+	return p.Param != nil && p.Exp == nil && p.Index == nil && p.Slice == nil && p.Repl == nil && !p.Excl && !p.Length &&
+		!p.Width && !p.IsSet && p.Names == 0 && p.Flags == nil && p.NestedParam == nil && len(p.Modifiers) == 0
+}
+
+// expansion reads the commands in something whose value only the host knows.
+func (w *walker) expansion(p syntax.WordPart) {
+	syntax.Walk(p, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.CmdSubst:
+			w.apart(n.Stmts...)
+			return false
+		case *syntax.ProcSubst:
+			w.apart(n.Stmts...)
+			return false
+		case *syntax.ParamExp:
+			if !n.Short && !plain(n) || n.Param == nil || !slices.Contains(shownVariables, n.Param.Value) {
+				w.unsure("it uses a variable")
+			}
+		case *syntax.ArithmExp, *syntax.BraceExp, *syntax.ExtGlob:
+			w.unsure("it computes")
+		}
+		return true
+	})
+}
+
+// unquoted is a literal outside of quotes, without its backslashes; ok is false where names, or several words, would take its place. alone
+// says that it is the whole word: [ is a command's name then, and {} what find replaces.
+func unquoted(s string, alone bool) (string, bool) {
+	var b strings.Builder
+	ok := true
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			if i++; i < len(s) && s[i] != '\n' {
+				b.WriteByte(s[i])
+			}
+			continue
+		case '*', '?', '[', '{':
+			ok = ok && alone && (s == "[" || s == "{}")
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), ok
+}
+
+// quotedText is a literal inside double quotes (POSIX.1-2024, Shell Command Language, 2.2.3).
+func quotedText(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) && strings.IndexByte("$`\"\\\n", s[i+1]) >= 0 {
+			if i++; s[i] != '\n' {
+				b.WriteByte(s[i])
+			}
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -1,0 +1,553 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/agent/credential"
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/localstack/sshserver"
+)
+
+// broker allows everything but what it is told to deny or hold; the gate in front of it is the real one.
+type broker struct {
+	mu        sync.Mutex
+	commands  []access.Command
+	outcomes  []api.Outcome
+	verdicts  map[access.ApprovalID]chan api.Verdict
+	withdrawn int
+}
+
+var digestKey = bytes.Repeat([]byte("d"), 32)
+
+func (b *broker) decide(c access.Command) access.Decision {
+	d := access.Decision{Command: c.ID, Seq: c.Seq, Digest: access.Digest(digestKey, "web", c), Rule: "allowed", Outcome: access.Allow}
+	switch {
+	case c.Refused != nil:
+		d.Outcome, d.Rule, d.Hint = access.Deny, c.Refused.Rule, c.Refused.Hint
+	case strings.Contains(c.Text, "denyme"):
+		d.Outcome, d.Rule, d.Hint = access.Deny, "no-denyme", "do something else"
+	case strings.Contains(c.Text, "holdme"):
+		d.Outcome, d.HoldName, d.Approval, d.Link, d.Expires = access.Hold, "review", access.ApprovalID("A"+string(c.ID)), "https://console/approve/A", time.Now().Add(time.Hour)
+	}
+	for _, u := range c.Classes {
+		if u.Derived {
+			d.Outcome, d.Code, d.Rule = access.Deny, access.CodeNotMaskable, "not-maskable:"+u.Class
+		}
+	}
+	return d
+}
+
+func (b *broker) Check(_ context.Context, r api.CheckRequest) (resp api.CheckResponse, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, ask := range r.Asks {
+		ans := api.Answer{Session: ask.Session}
+		for _, c := range ask.Commands {
+			b.commands = append(b.commands, c)
+			ans.Decisions = append(ans.Decisions, b.decide(c))
+		}
+		resp.Answers = append(resp.Answers, ans)
+	}
+	return resp, nil
+}
+
+func (b *broker) Claim(_ context.Context, r api.ClaimRequest) (api.ClaimResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Withdraw {
+		b.withdrawn++
+		return api.ClaimResponse{}, nil
+	}
+	c := r.Command
+	return api.ClaimResponse{Decision: access.Decision{Command: c.ID, Seq: c.Seq, Digest: access.Digest(digestKey, "web", c), Rule: "allowed", Outcome: access.Allow, Approval: r.Approval}}, nil
+}
+
+func (b *broker) Watch(id access.ApprovalID) (<-chan api.Verdict, func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ch := make(chan api.Verdict, 1)
+	b.verdicts[id] = ch
+	return ch, func() {}
+}
+
+func (b *broker) Reserve(int) error { return nil }
+func (b *broker) Release(int)       {}
+
+func (b *broker) Put(o api.Outcome) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outcomes = append(b.outcomes, o)
+}
+
+// house is the room between a real OpenSSH server and whoever connects to addr.
+type house struct {
+	t      *testing.T
+	srv    *sshserver.Server
+	broker *broker
+	log    *syncBuffer
+	addr   string
+	end    context.CancelCauseFunc
+	served chan error
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+func (s *syncBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
+
+func server(t *testing.T, options ...string) *sshserver.Server {
+	t.Helper()
+	srv, err := sshserver.Start(sshserver.Config{Options: options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return srv
+}
+
+func pin(t *testing.T, public string) []byte {
+	t.Helper()
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(key.Marshal())
+	return sum[:]
+}
+
+// open serves connections on a loopback port, each as a session of its own.
+func open(t *testing.T, srv *sshserver.Server, change ...func(s *protocol.Session)) *house {
+	t.Helper()
+	h := &house{t: t, srv: srv, broker: &broker{verdicts: map[access.ApprovalID]chan api.Verdict{}}, log: &syncBuffer{}, served: make(chan error, 100)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.addr = l.Addr().String()
+	room := New(Config{KeyDir: t.TempDir()})
+	ctx, cancel := context.WithCancelCause(context.Background())
+	h.end = cancel
+	batcher := gate.NewBatcher("agent", h.broker)
+	var wg sync.WaitGroup
+	sessions := 0
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			sessions++
+			id := access.SessionID(fmt.Sprintf("SESSION%d", sessions))
+			g, err := gate.New(gate.Config{Batcher: batcher, Claims: h.broker, Verdicts: h.broker, Outcomes: h.broker, Session: id, Target: "web", State: "state", DigestKey: digestKey})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
+				Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Key), TLS: protocol.TLS{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
+			for _, c := range change {
+				c(s)
+			}
+			wg.Go(func() {
+				h.served <- room.Serve(ctx, conn, s)
+				g.Close(context.Background())
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel(nil)
+		_ = l.Close()
+		wg.Wait()
+		batcher.Close()
+	})
+	return h
+}
+
+func (h *house) outcomes() []api.Outcome {
+	h.broker.mu.Lock()
+	defer h.broker.mu.Unlock()
+	return append([]api.Outcome(nil), h.broker.outcomes...)
+}
+
+func (h *house) asked(verb string) (all []access.Command) {
+	h.broker.mu.Lock()
+	defer h.broker.mu.Unlock()
+	for _, c := range h.broker.commands {
+		if c.Verb == verb {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// eventually polls: what goes off the reply path has no other sign.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for late := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("%s: not within 10 s", what)
+		}
+	}
+}
+
+// client is the real OpenSSH client's command line.
+func (h *house) options() []string {
+	host, port, _ := net.SplitHostPort(h.addr)
+	_ = host
+	return []string{"-F", "none", "-o", "StrictHostKeyChecking=accept-new", "-o", "UserKnownHostsFile=" + filepath.Join(h.t.TempDir(), "known"), "-o", "IdentityFile=none",
+		"-o", "IdentityAgent=none", "-o", "LogLevel=INFO", "-o", "Port=" + port}
+}
+
+type result struct {
+	out, err string
+	code     int
+}
+
+func execute(t *testing.T, stdin io.Reader, name string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errOut
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	r := result{out.String(), errOut.String(), 0}
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
+		r.code = e.ExitCode()
+	} else if err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, r.err)
+	}
+	return r
+}
+
+func (h *house) ssh(stdin io.Reader, args ...string) result {
+	h.t.Helper()
+	return execute(h.t, stdin, "ssh", append(append(h.options(), "somebody@127.0.0.1"), args...)...)
+}
+
+func TestRealClient(t *testing.T) {
+	h := open(t, server(t))
+	r := h.ssh(nil, "echo out; echo err >&2; exit 7")
+	if r.out != "out\n" || !strings.HasSuffix(r.err, "err\n") || r.code != 7 {
+		t.Errorf("got %+v", r)
+	}
+	if r := h.ssh(strings.NewReader("from stdin"), "cat"); r.out != "from stdin" || r.code != 0 {
+		t.Errorf("stdin: got %+v", r)
+	}
+	r = h.ssh(nil, "touch /tmp/denyme")
+	if r.code != 126 || r.out != "" || !strings.Contains(r.err, `denied by rule "no-denyme"`) || !strings.Contains(r.err, "do something else") ||
+		!strings.Contains(r.err, `DETAIL: {"code":"denied","rule":"no-denyme"`) {
+		t.Errorf("denied: got %+v", r)
+	}
+	if _, err := os.Stat("/tmp/denyme"); err == nil {
+		t.Error("a denied command ran")
+	}
+	r = h.ssh(nil)
+	if r.code != 126 || !strings.Contains(r.err, "ssh.shell") {
+		t.Errorf("shell: got %+v", r)
+	}
+	r = h.ssh(nil, "kill -9 $$")
+	if r.code != 255 { // what OpenSSH's client makes of a signal
+		t.Errorf("signal: got %+v", r)
+	}
+	eventually(t, "outcomes", func() bool { return len(h.outcomes()) == 3 })
+	first := h.outcomes()[0].Result
+	if first.Status != access.StatusError || first.Error != "exit 7" || first.Bytes != int64(len("out\nerr\n")) {
+		t.Errorf("outcome %+v", first)
+	}
+	if last := h.outcomes()[2].Result; last.Error != "signal KILL" {
+		t.Errorf("outcome %+v", last)
+	}
+}
+
+func TestBulk(t *testing.T) {
+	h := open(t, server(t))
+	r := h.ssh(nil, "head -c 20000000 /dev/zero; echo end >&2; exit 3")
+	if len(r.out) != 20000000 || r.code != 3 || !strings.HasSuffix(r.err, "end\n") {
+		t.Errorf("down: %d bytes, code %d, %s", len(r.out), r.code, r.err)
+	}
+	r = h.ssh(bytes.NewReader(make([]byte, 20000000)), "wc -c")
+	if strings.TrimSpace(r.out) != "20000000" || r.code != 0 {
+		t.Errorf("up: %+v", r)
+	}
+}
+
+func TestManyChannelsOneConnection(t *testing.T) {
+	h := open(t, server(t))
+	c := h.dial()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			s, err := c.NewSession()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			text := fmt.Sprintf("echo n%d", i)
+			if i%2 == 1 {
+				text += " denyme"
+			}
+			out, err := s.Output(text)
+			code := 0
+			if e := (*ssh.ExitError)(nil); errors.As(err, &e) {
+				code = e.ExitStatus()
+			}
+			if want := fmt.Sprintf("n%d\n", i); i%2 == 0 && string(out) != want || i%2 == 1 && code != 126 {
+				t.Errorf("%d: %q, %v", i, out, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(h.asked("EXEC")); n != 20 {
+		t.Errorf("%d decisions for 20 commands", n)
+	}
+}
+
+// dial is Go's own client.
+func (h *house) dial() *ssh.Client {
+	h.t.Helper()
+	c, err := ssh.Dial("tcp", h.addr, &ssh.ClientConfig{User: "x", HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // the key is not what these tests are about
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestHold(t *testing.T) {
+	h := open(t, server(t))
+	done := make(chan result, 1)
+	go func() { done <- h.ssh(nil, "echo holdme") }()
+	var verdict chan api.Verdict
+	var id access.ApprovalID
+	eventually(t, "held", func() bool {
+		h.broker.mu.Lock()
+		defer h.broker.mu.Unlock()
+		for i, v := range h.broker.verdicts {
+			id, verdict = i, v
+		}
+		return verdict != nil
+	})
+	verdict <- api.Verdict{Approval: id, Status: "approved"}
+	r := <-done
+	if r.out != "holdme\n" || r.code != 0 || !strings.Contains(r.err, "https://console/approve/A") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestHoldGivenUp(t *testing.T) {
+	h := open(t, server(t))
+	for name, leave := range map[string]func(c *ssh.Client, s *ssh.Session){
+		"connection": func(c *ssh.Client, _ *ssh.Session) { _ = c.Close() },
+		"channel":    func(_ *ssh.Client, s *ssh.Session) { _ = s.Close() },
+	} {
+		h.broker.mu.Lock()
+		before := h.broker.withdrawn
+		h.broker.verdicts = map[access.ApprovalID]chan api.Verdict{}
+		h.broker.mu.Unlock()
+		c := h.dial()
+		s, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start("echo holdme"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "held", func() bool { h.broker.mu.Lock(); defer h.broker.mu.Unlock(); return len(h.broker.verdicts) > 0 })
+		leave(c, s)
+		eventually(t, name+": withdrawn", func() bool { h.broker.mu.Lock(); defer h.broker.mu.Unlock(); return h.broker.withdrawn == before+1 })
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	h := open(t, server(t))
+	c := h.dial()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errOut bytes.Buffer
+	s.Stderr = &errOut
+	mark := filepath.Join(t.TempDir(), "ran")
+	if err := s.Start("sleep 60; touch " + mark); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	h.end(&access.Denied{Code: access.CodeRevoked, Rule: "revoked", Hint: "over"})
+	err = s.Wait()
+	if e := (*ssh.ExitError)(nil); !errors.As(err, &e) || e.ExitStatus() != 126 || !strings.Contains(errOut.String(), "revoked") {
+		t.Errorf("got %v, %q", err, errOut.String())
+	}
+	if d := time.Since(started); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+}
+
+func TestSwappedHostKey(t *testing.T) {
+	h := open(t, server(t), func(s *protocol.Session) { s.Login.TLS.Pin = make([]byte, 32) })
+	r := h.ssh(nil, "echo hello")
+	if r.code != 255 || !strings.Contains(r.err, "pins") || strings.Contains(r.out, "hello") {
+		t.Errorf("got %+v", r)
+	}
+	if err := <-h.served; !errors.Is(err, errHostKey) {
+		t.Errorf("the session ended with %v", err)
+	}
+}
+
+func TestForwardingIsRefused(t *testing.T) {
+	srv := server(t)
+	h := open(t, srv)
+	c := h.dial()
+	for name, addr := range map[string]string{"tcp": srv.Addr, "unix": "/var/run/x.sock"} {
+		if conn, err := c.Dial(name, addr); err == nil {
+			_ = conn.Close()
+			t.Errorf("%s was forwarded", name)
+		} else if !strings.Contains(err.Error(), "not forwarded") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, addr := range map[string]string{"tcp": "127.0.0.1:0", "unix": "/tmp/x.sock"} {
+		if l, err := c.Listen(name, addr); err == nil {
+			_ = l.Close()
+			t.Errorf("a listener on %s was opened", name)
+		}
+	}
+	for _, kind := range []string{"x11", "auth-agent@openssh.com", "tun@openssh.com", "forwarded-tcpip", "what@ever"} {
+		if ch, _, err := c.OpenChannel(kind, nil); err == nil {
+			_ = ch.Close()
+			t.Errorf("channel %s was opened", kind)
+		}
+	}
+	if ok, _, err := c.SendRequest("what@ever", true, nil); ok || err != nil {
+		t.Errorf("unknown request: %v, %v", ok, err)
+	}
+	if ok, _, err := c.SendRequest("keepalive@openssh.com", true, nil); ok || err != nil {
+		t.Errorf("keepalive: %v, %v", ok, err)
+	}
+	eventually(t, "receipts", func() bool {
+		return len(h.asked("FORWARD")) == 5 && len(h.asked("X11")) == 1 && len(h.asked("CHANNEL")) == 1 && len(h.asked("REQUEST")) == 1
+	})
+	if got := h.asked("FORWARD")[0]; !strings.Contains(got.Text+h.asked("FORWARD")[1].Text, srv.Addr) {
+		t.Errorf("the destination is not recorded: %+v", got)
+	}
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RequestPty("xterm", 24, 80, nil); err == nil {
+		t.Error("a terminal was opened")
+	}
+	if err := s.Setenv("LD_PRELOAD", "/tmp/x.so"); err == nil {
+		t.Error("LD_PRELOAD was set")
+	}
+	if err := s.Setenv("SECRET_X", "x"); err == nil {
+		t.Error("SECRET_X was set")
+	}
+	if err := s.Setenv("LC_ALL", "C.UTF-8"); err != nil {
+		t.Errorf("LC_ALL: %v", err)
+	}
+	if out, err := s.Output("echo $LC_ALL$SECRET_X"); err != nil || string(out) != "C.UTF-8\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestPasswordOfTheEndpoint(t *testing.T) {
+	v := verifier(t, "the-one")
+	h := open(t, server(t), func(s *protocol.Session) { s.Verifier = v })
+	for password, want := range map[string]bool{"the-one": true, "another": false, "": false} {
+		c, err := ssh.Dial("tcp", h.addr, &ssh.ClientConfig{User: "x", Auth: []ssh.AuthMethod{ssh.Password(password)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // as in dial
+		if err == nil {
+			_ = c.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("password %q: %v", password, err)
+		}
+	}
+	if _, err := ssh.Dial("tcp", h.addr, &ssh.ClientConfig{User: "x", HostKeyCallback: ssh.InsecureIgnoreHostKey()}); err == nil { //nolint:gosec // as above
+		t.Error("nobody in particular was let in")
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 2 {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if err := New(Config{}).Refuse(t.Context(), conn, &access.Denied{Code: access.CodeRevoked, Rule: "revoked", Hint: "ask alice"}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	h := &house{t: t, addr: l.Addr().String()}
+	if r := h.ssh(nil, "ls"); r.code != 255 || !strings.Contains(r.err, "ask alice") {
+		t.Errorf("OpenSSH: %+v", r)
+	}
+	if _, err := ssh.Dial("tcp", h.addr, &ssh.ClientConfig{User: "x", HostKeyCallback: ssh.InsecureIgnoreHostKey()}); err == nil || !strings.Contains(err.Error(), "ask alice") { //nolint:gosec // as above
+		t.Errorf("Go: %v", err)
+	}
+	wg.Wait()
+}
+
+func TestKeyStays(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	first, err := New(Config{KeyDir: dir}).signer("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := New(Config{KeyDir: dir}).signer("web")
+	if err != nil || !bytes.Equal(first.PublicKey().Marshal(), again.PublicKey().Marshal()) {
+		t.Errorf("another key after a restart (%v)", err)
+	}
+	other, err := New(Config{KeyDir: dir}).signer("db")
+	if err != nil || bytes.Equal(first.PublicKey().Marshal(), other.PublicKey().Marshal()) {
+		t.Errorf("two targets share a key (%v)", err)
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "web.key")); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "web.key"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{KeyDir: dir}).signer("web"); err == nil {
+		t.Error("a broken key was replaced in silence")
+	}
+}

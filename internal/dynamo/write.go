@@ -124,7 +124,7 @@ type witness struct {
 // RetryDelay is asked between a failed try and the next.
 func (w *witness) RetryDelay(attempt int, err error) (time.Duration, error) {
 	var answered interface{ HTTPStatusCode() int }
-	if !errors.As(err, &answered) || answered.HTTPStatusCode() >= 500 {
+	if !errors.As(err, &answered) || answered.HTTPStatusCode()/100 != 4 {
 		w.unsure = true
 	}
 	return w.RetryerV2.RetryDelay(attempt, err)

@@ -172,6 +172,26 @@ func LoadCA(ctx context.Context, items store.Items, signer store.Signer, now tim
 	return parseCA(signer, it.Body)
 }
 
+// ReadCA reads the CA's certificate for those who only verify with it. store.ErrNotFound says that LoadCA was never called.
+func ReadCA(ctx context.Context, items store.Items) (*x509.Certificate, error) {
+	it, err := items.Get(ctx, store.Registry, store.Key{PK: "ca", SK: "certificate"}, true)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	var stored storedCA
+	if err := strict(it.Body, &stored); err != nil {
+		return nil, fmt.Errorf("CA: %w", err)
+	}
+	cert, err := x509.ParseCertificate(stored.DER)
+	if err != nil {
+		return nil, fmt.Errorf("CA: %w", err)
+	}
+	if !cert.IsCA {
+		return nil, errors.New("CA: the certificate is not a CA's")
+	}
+	return cert, nil
+}
+
 type storedCA struct {
 	DER []byte `json:"der"`
 }

@@ -17,7 +17,7 @@ import (
 
 // exec decides and runs one command line.
 func (c *channel) exec(ctx context.Context, text string) {
-	cmd := analyse(text, c.l.shell(ctx))
+	cmd := analyse(text, c.l.shell())
 	cmd.Classes = c.l.classes(cmd.Touches)
 	permit, err := c.ask(ctx, cmd)
 	if err != nil {

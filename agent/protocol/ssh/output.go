@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"context"
 	"io"
 	"path"
 
@@ -10,8 +9,8 @@ import (
 )
 
 // shell is what gives this connection's command lines their meaning.
-func (l *link) shell(ctx context.Context) shell {
-	home := l.home(ctx)
+func (l *link) shell() shell {
+	home := l.home()
 	return shell{user: l.s.Login.User, home: home, cwd: home}
 }
 

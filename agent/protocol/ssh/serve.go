@@ -58,8 +58,7 @@ type link struct {
 
 	slots    chan struct{} // one for each open channel
 	receipts chan access.Command
-	homeOnce sync.Once
-	homeDir  string
+	home     func() string // where the agent's user starts on the host; empty where it does not tell
 
 	mu     sync.Mutex
 	noMore bool           // the client said that it opens no more sessions
@@ -131,6 +130,8 @@ func (l *link) serve(ctx context.Context, cancel context.CancelCauseFunc, client
 		cancel(errTarget)
 	})
 	far.Go(func() { l.refuseHost() })
+	l.home = sync.OnceValue(l.askHome)
+	l.tail.Go(func() { l.home() }) // so that the first command need not wait
 	recording, stopRecording := context.WithCancel(ctx)
 	var recorder sync.WaitGroup
 	recorder.Go(func() { l.record(recording) })

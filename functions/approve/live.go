@@ -17,7 +17,7 @@ import (
 var pageFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"visible": visible, "glance": glance, "clock": clock, "hour": hour, "stamp": stamp, "param": param,
+	"visible": visible, "sentence": sentence, "glance": glance, "clock": clock, "hour": hour, "stamp": stamp, "param": param,
 }).ParseFS(pageFiles, "pages/*.html"))
 
 func (p *pages) render(w http.ResponseWriter, status int, name string, data map[string]any) {

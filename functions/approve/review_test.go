@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/functions/approve"
+	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/brokertest"
 	"github.com/sallyport/sallyport/internal/store"
@@ -38,12 +39,26 @@ func TestReviewPageShowsWhatWouldRun(t *testing.T) {
 	_, p := w.reviewing("rita", rec.ID)
 	for _, want := range []string{"coder", "wants to run this on app", "alice", "fix <the> bill⟨U+202E⟩", "shop", "public.accounts", "balance, id", "prod-write", "30 min left",
 		"U+202Edrop", "4 lines", "characters that show nothing", string(rec.Session), "Approve once", "Deny"} {
-		if !strings.Contains(p.text(), want) {
+		if !p.says(want) {
 			t.Errorf("no %q in %s", want, p.text())
 		}
 	}
 	if strings.ContainsRune(p.body, '\u202e') || strings.Contains(p.body, "<the>") || strings.Count(p.body, `class="ln"`) != 4 {
 		t.Error(p.body)
+	}
+}
+
+func TestParametersAndTimeLeft(t *testing.T) {
+	w := newWorld(t)
+	for left, want := range map[time.Duration]string{90 * time.Second: "1 min left", 30 * time.Second: "30 s left", 5 * time.Hour: "5 h left"} {
+		rec := w.hold(w.alice, func(r *approval.Record) {
+			r.Expires = w.Now().Add(left)
+			r.Params = []access.Param{{Null: true}, {Value: []byte("grün\u202e\x00\xff")}, {Value: []byte("NULL")}}
+		})
+		_, p := w.reviewing("rita", rec.ID)
+		if !p.says(want) || !strings.Contains(p.text(), `NULL"gr\u00fcn\u202e\x00\xff""NULL"`) {
+			t.Errorf("%s: %s", left, p.text())
+		}
 	}
 }
 
@@ -62,7 +77,7 @@ func TestWhoMaySeeAnApproval(t *testing.T) {
 		"eve":   {404, "no such approval for you", false},
 	} {
 		v, p := w.reviewing(user, rec.ID)
-		if p.status != want.status || !strings.Contains(p.text(), want.words) || (formOf(p) != "") != want.form {
+		if p.status != want.status || !p.says(want.words) || (formOf(p) != "") != want.form {
 			t.Errorf("%s: %d %s", user, p.status, p.text())
 		}
 		if user == "eve" {
@@ -110,7 +125,7 @@ func TestVerdict(t *testing.T) {
 		rec := w.hold(w.alice)
 		v, p := w.reviewing("rita", rec.ID)
 		p = v.do("POST", "/approve/"+string(rec.ID), url.Values{"form": {formOf(p)}, "verdict": {word}, "reason": {"ticket 4711, grün"}})
-		if p.status != 200 || p.url.Path != "/approve/"+string(rec.ID) || !strings.Contains(p.text(), "by rita") || !strings.Contains(p.text(), "ticket 4711, grün") || formOf(p) != "" {
+		if p.status != 200 || p.url.Path != "/approve/"+string(rec.ID) || !p.says("by rita") || !p.says("ticket 4711, grün") || formOf(p) != "" {
 			t.Errorf("%s: %d %s", word, p.status, p.text())
 		}
 		got := w.get(rec.ID)
@@ -191,7 +206,7 @@ func TestVerdictRefuses(t *testing.T) {
 			}
 			before := w.get(a.rec.ID)
 			p = a.v.do("POST", "/approve/"+string(a.rec.ID), a.form)
-			if p.status != c.status || !strings.Contains(p.text(), c.words) {
+			if p.status != c.status || !p.says(c.words) {
 				t.Errorf("%d %s, want %d with %q", p.status, p.text(), c.status, c.words)
 			}
 			if got := w.get(a.rec.ID); got.Status != before.Status || got.By != before.By || len(w.verdicts(a.rec.ID)) != 0 {
@@ -254,7 +269,7 @@ func TestVerdictFaults(t *testing.T) {
 		w.Faults.Set(storetest.Nth("transact", 1, fault))
 		p = v.do("POST", "/approve/"+string(rec.ID), form)
 		w.Faults.Set(nil)
-		if p.status != 503 || !strings.Contains(p.text(), "not known whether the verdict was stored") || strings.Contains(p.text(), "fault") {
+		if p.status != 503 || !p.says("not known whether the verdict was stored") || p.says("fault") {
 			t.Errorf("%d %s", p.status, p.text())
 		}
 		stored := w.get(rec.ID).Status == approval.Approved
@@ -280,7 +295,7 @@ func TestAnsweredPages(t *testing.T) {
 			}
 		})
 		_, p := w.reviewing("rita", rec.ID)
-		if p.status != 200 || !strings.Contains(p.text(), words) || !strings.Contains(p.text(), "because") || formOf(p) != "" || strings.Contains(p.text(), "Sign in to answer") {
+		if p.status != 200 || !p.says(words) || !p.says("because") || formOf(p) != "" || p.says("Sign in to answer") {
 			t.Errorf("%s: %d %s", status, p.status, p.text())
 		}
 		if follow := strings.Contains(p.body, `http-equiv="refresh"`); follow != (status == approval.Approved) {
@@ -309,7 +324,7 @@ func TestAnAdministratorsStoreErrorStaysInTheLog(t *testing.T) {
 			if count < n {
 				break
 			}
-			if p.status < 500 || strings.Contains(strings.ToLower(p.text()), "fault") || strings.Contains(p.text(), "sqlite") {
+			if p.status < 500 || strings.Contains(strings.ToLower(p.text()), "fault") || p.says("sqlite") {
 				t.Errorf("%s, call %d: %d %s", target, n, p.status, p.text())
 			}
 		}

@@ -57,7 +57,7 @@ func TestSignIn(t *testing.T) {
 			t.Errorf("cookie %s", c)
 		}
 	}
-	if p = v.signIn("/", "alice"); p.status != 200 || p.url.Path != "/" || !strings.Contains(p.text(), "alice") {
+	if p = v.signIn("/", "alice"); p.status != 200 || p.url.Path != "/" || !p.says("alice") {
 		t.Errorf("%d %s: %s", p.status, p.url, p.text())
 	}
 	// A login for an approval is made anew, whoever is logged in at the provider.
@@ -144,7 +144,7 @@ func TestCallbackRefuses(t *testing.T) {
 				to = edited(to, c.edit)
 			}
 			p := v.get(to)
-			if p.status != c.status || !strings.Contains(p.text(), c.words) || strings.Contains(p.body, "canary") {
+			if p.status != c.status || !p.says(c.words) || strings.Contains(p.body, "canary") {
 				t.Errorf("%d %s, want %d with %q", p.status, p.text(), c.status, c.words)
 			}
 			w.lies(nil)
@@ -174,7 +174,7 @@ func TestStateIsGoodOnce(t *testing.T) {
 	if p := v.get(to); p.status != 200 {
 		t.Fatalf("%d %s", p.status, p.text())
 	}
-	if p := thief.get(to); p.status != 409 || !strings.Contains(p.text(), "used before") {
+	if p := thief.get(to); p.status != 409 || !p.says("used before") {
 		t.Errorf("a used flow signs in: %d %s", p.status, p.text())
 	}
 }
@@ -222,7 +222,7 @@ func TestFreshLogin(t *testing.T) {
 			if c.ok != (p.status == 200) || c.ok != (formOf(p) != "") {
 				t.Errorf("%d %s", p.status, p.text())
 			}
-			if !c.ok && !strings.Contains(p.text(), "answered from an old login") {
+			if !c.ok && !p.says("answered from an old login") {
 				t.Errorf("%s", p.text())
 			}
 			if q := v.stop().get("/"); !c.ok && q.status != http.StatusFound {
@@ -240,7 +240,7 @@ func TestStrippedPromptIsNoFreshLogin(t *testing.T) {
 	rec := w.hold(w.alice)
 	l := v.stop().get("/approve/" + string(rec.ID) + "?login=1").header.Get("Location")
 	p := v.get(edited(l, func(q url.Values) { q.Del("prompt"); q.Del("max_age") }))
-	if p.status != 401 || !strings.Contains(p.text(), "answered from an old login") || formOf(p) != "" {
+	if p.status != 401 || !p.says("answered from an old login") || formOf(p) != "" {
 		t.Errorf("%d %s", p.status, p.text())
 	}
 }
@@ -249,7 +249,7 @@ func TestProviderDown(t *testing.T) {
 	w := newWorld(t)
 	w.breaks(true)
 	p := w.visitor().get("/")
-	if p.status != 503 || !strings.Contains(p.text(), "identity provider could not be asked") || strings.Contains(p.body, "canary") {
+	if p.status != 503 || !p.says("identity provider could not be asked") || strings.Contains(p.body, "canary") {
 		t.Errorf("%d %s", p.status, p.text())
 	}
 }
@@ -266,12 +266,12 @@ func TestSignOut(t *testing.T) {
 		}
 	}
 	v.site = "cross-site"
-	if p := v.do("POST", "/signout", url.Values{}); p.status != 403 || !strings.Contains(p.text(), "comes from another site") {
+	if p := v.do("POST", "/signout", url.Values{}); p.status != 403 || !p.says("comes from another site") {
 		t.Errorf("%d", p.status)
 	}
 	v.site = "same-origin"
 	m := signOutShape.FindStringSubmatch(v.get("/").body)
-	if p := v.do("POST", "/signout", url.Values{"form": {m[1]}}); p.status != 200 || !strings.Contains(p.text(), "signed out") {
+	if p := v.do("POST", "/signout", url.Values{"form": {m[1]}}); p.status != 200 || !p.says("signed out") {
 		t.Errorf("%d %s", p.status, p.text())
 	}
 	if p := v.stop().get("/"); p.status != http.StatusFound {

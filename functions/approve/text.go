@@ -22,9 +22,8 @@ func hidden(r rune) bool {
 // character at all. Line breaks and tabs count as shown.
 func pieces(s string, shown, code func(string)) {
 	start := 0
-	for i, size := 0, 0; i < len(s); i += size {
-		var r rune
-		r, size = utf8.DecodeRuneInString(s[i:])
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
 		name := ""
 		switch {
 		case r == '\n' || r == '\t':
@@ -38,6 +37,7 @@ func pieces(s string, shown, code func(string)) {
 			code(name)
 			start = i + size
 		}
+		i += size
 	}
 	shown(s[start:])
 }
@@ -48,6 +48,12 @@ func visible(v any) string {
 	var b strings.Builder
 	pieces(s, func(t string) { b.WriteString(t) }, func(name string) { b.WriteString("⟨" + name + "⟩") })
 	return b.String()
+}
+
+// sentence is a message of package api, which starts in lower case, as a person's sentence.
+func sentence(s string) string {
+	r, size := utf8.DecodeRuneInString(s)
+	return visible(string(unicode.ToUpper(r)) + s[size:])
 }
 
 // maxGlance is how many characters of a text a list shows.

@@ -20,15 +20,16 @@ import (
 	"github.com/sallyport/sallyport/internal/brokertest"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/store/storetest"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
 // ask calls the JSON side with a person's token and proof.
 func (w *world) ask(p *brokertest.Person, path string, out any) error {
 	w.t.Helper()
-	r := httptest.NewRequest("GET", brokertest.Issuer+path, nil)
+	r := httptest.NewRequest(http.MethodGet, brokertest.Issuer+path, nil)
 	htu, _, _ := strings.Cut(brokertest.Issuer+path, "?")
-	proof, err := token.SignDPoP(p.Key, "GET", htu, p.Token, w.Now())
+	proof, err := token.SignDPoP(p.Key, http.MethodGet, htu, p.Token, w.Now())
 	brokertest.Must(w.t, err)
 	r.Header.Set("Authorization", "DPoP "+p.Token)
 	r.Header.Set("DPoP", proof)
@@ -118,7 +119,7 @@ func (w *world) pagesToo(sessions map[string]access.SessionID, holds map[string]
 		live := v.get("/").body
 		for name, id := range sessions {
 			may := slices.Contains(sees, name) || user == "adam"
-			if p := v.get("/sessions/" + string(id)); may != (p.status == 200) || !may && p.status != 404 || may && !strings.Contains(p.text(), "select '"+name+"'") {
+			if p := v.get("/sessions/" + string(id)); may != (p.status == 200) || !may && p.status != 404 || may && !p.says("select '"+name+"'") {
 				w.t.Errorf("%s looks at the session of %s: %d", user, name, p.status)
 			}
 			if may != strings.Contains(live, "rule-of-"+name) || may != strings.Contains(live, "/sessions/"+string(id)) {
@@ -138,7 +139,7 @@ func TestJSONRefuses(t *testing.T) {
 	w := newWorld(t)
 	coder := w.child(w.alice, "coder", "x")
 	var out any
-	r := httptest.NewRequest("GET", brokertest.Issuer+api.PathSessions, nil)
+	r := httptest.NewRequest(http.MethodGet, brokertest.Issuer+api.PathSessions, nil)
 	if err := brokertest.Do(t, w.pages.Config.Handler, r, &out); !errors.Is(err, api.ErrLogin) {
 		t.Errorf("no token: %v", err)
 	}
@@ -248,7 +249,7 @@ func TestSessionTellsWhatBecameOfIt(t *testing.T) {
 	}
 	p := w.as("alice").get("/sessions/" + string(s.State.Session))
 	for _, want := range []string{"select 1", "3 × email masked", "SELECT 1, 1 row", "no-destructive", "prod-write", "by rita: fine", "claimed"} {
-		if !strings.Contains(p.text(), want) {
+		if !p.says(want) {
 			t.Errorf("no %q in %s", want, p.text())
 		}
 	}
@@ -286,7 +287,7 @@ func TestLongSessionsCostWhatTheyMust(t *testing.T) {
 	path := "/sessions/" + string(s.State.Session)
 	c.take()
 	p := v.get(path)
-	if got := c.take()[store.Audit]; got > 60 || !strings.Contains(p.text(), "select 'first'") || strings.Contains(p.text(), "select 'late'") {
+	if got := c.take()[store.Audit]; got > 60 || !p.says("select 'first'") || p.says("select 'late'") {
 		t.Errorf("the first hour: %d queries, %s", got, p.text())
 	}
 	seen := false
@@ -301,7 +302,7 @@ func TestLongSessionsCostWhatTheyMust(t *testing.T) {
 		if p.status != 200 || c.take()[store.Audit] > 60 {
 			t.Fatalf("%d", p.status)
 		}
-		seen = seen || strings.Contains(p.text(), "select 'late'")
+		seen = seen || p.says("select 'late'")
 	}
 	if !seen || !strings.Contains(p.body, `">Earlier`) {
 		t.Errorf("the later commands are on no page: %s", p.text())
@@ -361,7 +362,7 @@ func TestDenialsAreBounded(t *testing.T) {
 	c.entry = w.command(s, "drop table "+strings.Repeat("x", 1000), denyBy("no-destructive"))
 	v := w.as("alice")
 	p := v.get("/")
-	if n := strings.Count(p.body, "no-destructive"); n != 30 || *c.pages > 2*20 || !strings.Contains(p.text(), "There is more than this page reads") || len(p.body) > 64<<10 {
+	if n := strings.Count(p.body, "no-destructive"); n != 30 || *c.pages > 2*20 || !p.says("There is more than this page reads") || len(p.body) > 64<<10 {
 		t.Errorf("%d denials from %d pages, %d bytes", n, *c.pages, len(p.body))
 	}
 	// A minute that is over for good is read once.
@@ -388,7 +389,7 @@ func TestSessionViewIsBounded(t *testing.T) {
 	*c.pages = 0
 	h := w.newHandler(ids)
 	v := w.as("alice")
-	r := httptest.NewRequest("GET", "/sessions/"+string(s.State.Session), nil)
+	r := httptest.NewRequest(http.MethodGet, "/sessions/"+string(s.State.Session), nil)
 	for _, k := range v.client.Jar.Cookies(v.get("/").url) {
 		r.AddCookie(k)
 	}
@@ -418,6 +419,53 @@ func (r *renamed) Query(ctx context.Context, table, pk, prefix, cursor string, l
 		p.Items[i].Body, err = body, errors.Join(err, merr)
 	}
 	return p, err
+}
+
+// What an answer of the API has no room for is left out, the oldest first.
+func TestApprovalsFitAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	var last access.ApprovalID
+	for range 20 {
+		last = w.hold(w.alice, func(r *approval.Record) { r.Text = strings.Repeat("x", 300_000) }).ID
+		w.Advance(time.Second)
+	}
+	var as []api.ApprovalView
+	brokertest.Must(t, w.ask(w.alice, api.PathApprovals, &as))
+	if len(as) < 10 || len(as) > 14 || as[0].ID != last {
+		t.Errorf("%d approvals", len(as))
+	}
+	var ss []api.SessionView
+	for range 3 {
+		w.Seed(w.agent, w.alice, "app")
+	}
+	if err := w.ask(w.alice, api.PathSessions+"?limit=2", &ss); err != nil || len(ss) != 2 {
+		t.Errorf("%v, %d sessions", err, len(ss))
+	}
+}
+
+func TestJSONFaults(t *testing.T) {
+	w := newWorld(t)
+	s, rec := w.Seed(w.agent, w.alice, "app"), w.hold(w.alice)
+	for _, path := range []string{api.PathSessions, api.PathActors, api.PathApprovals, api.PathSessions + "/" + string(s.State.Session), api.PathApprovals + "/" + string(rec.ID)} {
+		for n := 1; ; n++ {
+			count := 0
+			w.Faults.Set(func(string, string) storetest.Fault {
+				if count++; count == n {
+					return storetest.NotApplied
+				}
+				return storetest.None
+			})
+			var out any
+			err := w.ask(w.alice, path, &out)
+			w.Faults.Set(nil)
+			if count < n {
+				break
+			}
+			if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status() < 500 {
+				t.Errorf("%s, call %d: %v", path, n, err)
+			}
+		}
+	}
 }
 
 // However many look, the stores are asked once a second.
@@ -450,7 +498,7 @@ func TestLivePage(t *testing.T) {
 	w := newWorld(t)
 	p := w.as("rita").get("/")
 	for _, want := range []string{"Nothing waits", "Nobody is logged in", "None in the last 15 minutes", "None yet"} {
-		if !strings.Contains(p.text(), want) {
+		if !p.says(want) {
 			t.Errorf("no %q in %s", want, p.text())
 		}
 	}

@@ -300,6 +300,11 @@ func (p page) text() string {
 	return strings.Join(strings.Fields(html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(p.body, ""))), " ")
 }
 
+// says whether a person reads these words, at the start of a sentence or within.
+func (p page) says(words string) bool {
+	return strings.Contains(strings.ToLower(p.text()), strings.ToLower(words))
+}
+
 func (v *visitor) do(method, target string, form url.Values) page {
 	v.w.t.Helper()
 	var body io.Reader

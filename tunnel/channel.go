@@ -23,16 +23,22 @@ var ErrCut = errors.New("the connection was cut: its peer did not close it")
 // Channel is one end of the TLS inside a stream. Its Read ends with io.EOF only if the peer said that it would write no more.
 type Channel struct {
 	conn   *tls.Conn
+	joint  *joiner     // of its carrier
 	broken atomic.Bool // reading met something that its peer did not send
 }
 
 // Carry makes conn fit to carry a TLS whose end matters. Go's TLS takes the end of its carrier between two records for an orderly one,
 // as many web sites need; here only the peer's own, authenticated word is.
-func Carry(conn net.Conn) net.Conn { return carrier{conn} }
+func Carry(conn net.Conn) net.Conn { return &carrier{conn, joiner{to: conn}} }
 
-type carrier struct{ net.Conn }
+type carrier struct {
+	net.Conn
+	joiner joiner
+}
 
-func (c carrier) Read(b []byte) (int, error) {
+func (c *carrier) Write(b []byte) (int, error) { return c.joiner.Write(b) }
+
+func (c *carrier) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if errors.Is(err, io.EOF) {
 		err = ErrCut
@@ -41,7 +47,13 @@ func (c carrier) Read(b []byte) (int, error) {
 }
 
 // NewChannel wraps a TLS connection whose carrier is from Carry and whose handshake is done.
-func NewChannel(conn *tls.Conn) *Channel { return &Channel{conn: conn} }
+func NewChannel(conn *tls.Conn) *Channel {
+	c := &Channel{conn: conn}
+	if from, ok := conn.NetConn().(*carrier); ok {
+		c.joint = &from.joiner
+	}
+	return c
+}
 
 // Read is a net.Conn's.
 func (c *Channel) Read(b []byte) (int, error) {
@@ -53,7 +65,17 @@ func (c *Channel) Read(b []byte) (int, error) {
 }
 
 // Write is a net.Conn's; a long b is sent in pieces of MaxChunk.
-func (c *Channel) Write(b []byte) (int, error) { return writeChunks(c.conn, b, MaxChunk) }
+func (c *Channel) Write(b []byte) (int, error) { return writeChunks(chunk{c}, b, MaxChunk) }
+
+// chunk writes what leaves as one.
+type chunk struct{ *Channel }
+
+func (c chunk) Write(b []byte) (int, error) {
+	if c.joint == nil {
+		return c.conn.Write(b)
+	}
+	return c.joint.write(c.conn, b)
+}
 
 // CloseWrite says that nothing more will be written; reading goes on.
 func (c *Channel) CloseWrite() error { return c.conn.CloseWrite() }

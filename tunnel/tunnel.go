@@ -18,7 +18,7 @@ const (
 	// HandshakeTimeout ends a peer that has not finished TLS and its hello: a slow handshake takes three round trips, and each that is
 	// pending costs memory that its sender has not paid for.
 	HandshakeTimeout = 5 * time.Second
-	// MaxChunk is the most that one write to a stream carries. With the overhead of a TLS record (22 bytes) and of a mux frame (12) it fills
-	// one TLS record of 16384 bytes on each leg: no leg splits what another sent, and none waits long behind it.
-	MaxChunk = 16<<10 - 22 - 12
+	// MaxChunk is the most that one write to a stream carries: two TLS records inside (22 bytes more for each), one mux frame (12 more), and
+	// then just two full records of 16384 bytes on each leg. Nothing waits long behind it.
+	MaxChunk = 32<<10 - 2*22 - 12
 )

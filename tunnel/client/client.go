@@ -92,7 +92,7 @@ func dialRelay(ctx context.Context, cfg Config, relay string) (*Conn, error) {
 // open does the whole handshake on a connection to a relay. The hello and the first words to the agent go out without waiting for the
 // relay's answer, which is read before the agent's: a refusal costs no round trip and neither does a welcome.
 func open(raw net.Conn, cfg Config) (*Conn, error) {
-	outer := tls.Client(raw, tunnel.TLSTo(tunnel.ALPNStream, cfg.CA, token.URIRelay))
+	outer := tunnel.ClientLeg(raw, tunnel.TLSTo(tunnel.ALPNStream, cfg.CA, token.URIRelay))
 	if err := outer.Handshake(); err != nil {
 		return nil, fmt.Errorf("handshake with the relay: %w", err)
 	}

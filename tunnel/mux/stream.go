@@ -11,9 +11,9 @@ import (
 	"github.com/hashicorp/yamux"
 )
 
-// maxFrame is the most that one frame carries: with its header it fills one TLS record, and nobody waits long behind it. yamux alone
+// maxFrame is the most that one frame carries: with its header it fills two TLS records, and nobody waits long behind it. yamux alone
 // would send a whole window in one.
-const maxFrame = 16<<10 - headerSize
+const maxFrame = 32<<10 - headerSize
 
 // Stream is a net.Conn over an uplink, with CloseWrite.
 type Stream struct {

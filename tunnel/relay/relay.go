@@ -192,12 +192,12 @@ func (r *Relay) serve(ctx, hard context.Context, raw net.Conn) {
 	if err := raw.SetDeadline(time.Now().Add(tunnel.HandshakeTimeout)); err != nil {
 		return
 	}
-	conn := tls.Server(raw, r.tls)
+	conn := tunnel.ServerLeg(raw, r.tls)
 	if err := conn.Handshake(); err != nil {
 		r.cfg.Log.Debug("handshake", "remote", raw.RemoteAddr(), "error", err)
 		return
 	}
-	p := &peer{Conn: conn, raw: raw, settled: func() error {
+	p := &peer{Leg: conn, raw: raw, settled: func() error {
 		if !stop() {
 			return errStopping
 		}
@@ -220,7 +220,7 @@ var errStopping = errors.New("relay is stopping")
 
 // peer is a connection whose TLS is done and whose hello is not.
 type peer struct {
-	*tls.Conn
+	*tunnel.Leg
 	raw net.Conn
 	// settled ends the time limit of the handshake and gives its place free.
 	settled func() error

@@ -35,7 +35,7 @@ func (r *Relay) stream(hard context.Context, p *peer) error {
 	if err := p.settled(); err != nil {
 		return err
 	}
-	copied, err := tunnel.Splice(hard, p.Conn, up)
+	copied, err := tunnel.Splice(hard, p.Leg, up)
 	r.cfg.Log.Debug("stream ended", "target", hello.Target, "sent", copied.AtoB, "received", copied.BtoA)
 	return err
 }

@@ -27,7 +27,7 @@ func (r *Relay) uplink(p *peer) error {
 	if err := p.settled(); err != nil {
 		return err
 	}
-	session, err := mux.New(p.Conn, p.raw.Close, mux.Opener, r.cfg.Limits.Mux)
+	session, err := mux.New(p.Leg, p.raw.Close, mux.Opener, r.cfg.Limits.Mux)
 	if err != nil {
 		return err
 	}

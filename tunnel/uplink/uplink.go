@@ -216,7 +216,7 @@ func (r *runner) dial(ctx context.Context, cert tls.Certificate) (*mux.Session, 
 		return nil, err // says what it did
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // the reads and writes below fail and tell
-	conn := tls.Client(raw, r.clientTLS(cert))
+	conn := tunnel.ClientLeg(raw, r.clientTLS(cert))
 	err = conn.Handshake()
 	if err == nil {
 		err = tunnel.ReadWelcome(conn) // in TLS 1.3 it is only now that our certificate has been looked at

@@ -205,7 +205,7 @@ func (c *Config) targets() map[access.TargetName]session.Target {
 			Room: c.Rooms[t.Protocol],
 			Login: func(ctx context.Context) (protocol.Login, error) {
 				secret, err := t.Password.Fetch(ctx, c.Getenv)
-				return protocol.Login{User: t.User, Password: secret, Database: t.Database, TLS: t.TLS}, err
+				return protocol.Login{User: t.User, Password: secret, Database: t.Database, Peer: t.Peer}, err
 			},
 			Dial: func(ctx context.Context) (net.Conn, error) {
 				return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, t.Network, t.Address)

@@ -4,6 +4,9 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -49,7 +52,7 @@ type Target struct {
 	Database string
 	User     string
 	Password credential.Source
-	TLS      protocol.TLS
+	Peer     protocol.Peer
 }
 
 // The file, as it is written.
@@ -77,6 +80,8 @@ type (
 		Database string `yaml:"database"`
 		User     string `yaml:"user"`
 		Password source `yaml:"password"`
+		Key      source `yaml:"private_key"` // in place of a password
+		HostKey  string `yaml:"host_key"`    // in place of tls: "TYPE BASE64", as in known_hosts, or SHA256:FINGERPRINT
 		TLS      struct {
 			Mode       string `yaml:"mode"` // disable, verify-full, pin; empty: verify-full
 			ServerName string `yaml:"server_name"`
@@ -247,17 +252,55 @@ func (t target) check(dir string) (Target, error) {
 		local = ip != nil && ip.IsLoopback()
 	}
 	var err error
-	if c.Password, err = t.Password.check(dir); err != nil {
+	secret := t.Password
+	if !t.Key.empty() {
+		if !t.Password.empty() {
+			return c, errors.New("password and private_key: one of them")
+		}
+		secret = t.Key
+	}
+	if c.Password, err = secret.check(dir); err != nil {
 		return c, fmt.Errorf("password: %w", err)
 	}
-	if c.TLS, err = t.tls(dir, host, local); err != nil {
+	if t.HostKey != "" {
+		if t.TLS.Mode+t.TLS.ServerName+t.TLS.CAFile+t.TLS.Pin != "" {
+			return c, errors.New("tls and host_key: one of them")
+		}
+		c.Peer, err = hostKey(t.HostKey)
+		return c, err
+	}
+	if c.Peer, err = t.tls(dir, host, local); err != nil {
 		return c, fmt.Errorf("tls: %w", err)
 	}
 	return c, nil
 }
 
-func (t target) tls(dir, host string, local bool) (protocol.TLS, error) {
-	c := protocol.TLS{Mode: t.TLS.Mode, ServerName: t.TLS.ServerName}
+func (s source) empty() bool { return s.File == "" && s.Env == "" && len(s.Command) == 0 }
+
+// hostKey reads a public key, or its fingerprint as ssh-keygen -l prints it.
+func hostKey(s string) (protocol.Peer, error) {
+	wrong := fmt.Errorf("host_key %q: want TYPE BASE64, as in known_hosts, or SHA256:FINGERPRINT", s)
+	if print, ok := strings.CutPrefix(s, "SHA256:"); ok {
+		pin, err := base64.RawStdEncoding.DecodeString(print)
+		if err != nil || len(pin) != sha256.Size {
+			return protocol.Peer{}, wrong
+		}
+		return protocol.Peer{Mode: "pin", Pin: pin}, nil
+	}
+	parts := strings.Fields(s)
+	if len(parts) < 2 {
+		return protocol.Peer{}, wrong
+	}
+	blob, err := base64.StdEncoding.DecodeString(parts[1])
+	if n := len(parts[0]); err != nil || len(blob) < 4+n || binary.BigEndian.Uint32(blob) != uint32(n) || string(blob[4:4+n]) != parts[0] {
+		return protocol.Peer{}, wrong
+	}
+	pin := sha256.Sum256(blob)
+	return protocol.Peer{Mode: "pin", Pin: pin[:]}, nil
+}
+
+func (t target) tls(dir, host string, local bool) (protocol.Peer, error) {
+	c := protocol.Peer{Mode: t.TLS.Mode, ServerName: t.TLS.ServerName}
 	if t.TLS.CAFile != "" {
 		c.CAFile = below(dir, t.TLS.CAFile)
 	}

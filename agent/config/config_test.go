@@ -1,6 +1,9 @@
 package config_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -70,13 +73,13 @@ func TestParse(t *testing.T) {
 		Targets: map[access.TargetName]config.Target{
 			"app": {Protocol: "postgres", Network: "tcp", Address: "db.internal:5432", Database: "shop", User: "app",
 				Password: credential.Source{File: "/etc/sallyport/sub/pw"},
-				TLS:      protocol.TLS{Mode: "verify-full", ServerName: "db.internal", CAFile: "/etc/sallyport/sub/ca.pem"}},
+				Peer:     protocol.Peer{Mode: "verify-full", ServerName: "db.internal", CAFile: "/etc/sallyport/sub/ca.pem"}},
 			"local": {Protocol: "postgres", Network: "tcp", Address: "127.0.0.1:5432", User: "app",
-				Password: credential.Source{Env: "PGPASSWORD"}, TLS: protocol.TLS{Mode: "disable"}},
+				Password: credential.Source{Env: "PGPASSWORD"}, Peer: protocol.Peer{Mode: "disable"}},
 			"sock": {Protocol: "postgres", Network: "unix", Address: "/run/pg/.s.PGSQL.5432", User: "app",
-				Password: credential.Source{Command: []string{"pass", "show", "db"}}, TLS: protocol.TLS{Mode: "disable"}},
+				Password: credential.Source{Command: []string{"pass", "show", "db"}}, Peer: protocol.Peer{Mode: "disable"}},
 			"pinned": {Protocol: "postgres", Network: "tcp", Address: "[2001:db8::1]:5432", User: "app",
-				Password: credential.Source{File: "/abs/pw"}, TLS: protocol.TLS{Mode: "pin", Pin: key}},
+				Password: credential.Source{File: "/abs/pw"}, Peer: protocol.Peer{Mode: "pin", Pin: key}},
 		},
 		Floor: gate.Floor{
 			Deny: []gate.FloorRule{{ID: "no-ddl", Effects: []access.Effect{access.Define, access.Grant}, Resource: "*", Hint: "no"}},
@@ -129,6 +132,11 @@ func TestRefuses(t *testing.T) {
 		"pin without a pin":            {"{mode: disable}", "{mode: pin}", "64 hex digits"},
 		"pin beside verify-full":       {"{mode: disable}", "{mode: verify-full, pin: x}", "belongs to mode pin"},
 		"verify-full over a socket":    {`"127.0.0.1:5432", user: u, password: {env: P}, tls: {mode: disable}`, `"unix:/s", user: u, password: {env: P}`, "server_name"},
+		"host key beside tls":          {"tls: {mode: disable}", "tls: {mode: disable}, host_key: x", "one of them"},
+		"host key":                     {"tls: {mode: disable}", "host_key: ssh-ed25519", "TYPE BASE64"},
+		"host key of another type":     {"tls: {mode: disable}", "host_key: ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIPCsLzdtMQLKQcIvJzLSdGb5ZqjJqsTSRU0qZhfVl6sf", "TYPE BASE64"},
+		"fingerprint":                  {"tls: {mode: disable}", "host_key: 'SHA256:abc'", "FINGERPRINT"},
+		"password and key":             {"password: {env: P}", "password: {env: P}, private_key: {env: K}", "one of them"},
 		"relay":                        {"state_dir: /s", "state_dir: /s\nrelays: [x]", "HOST:PORT"},
 		"join token inline":            {"state_dir: /s", "state_dir: /s\njoin_token: " + canary, "never the value"},
 		"small spool":                  {"state_dir: /s", "state_dir: /s\nspool: {limit_bytes: 1}", "limit_bytes"},
@@ -157,6 +165,26 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := config.Parse(make([]byte, 2<<20), "/"); err == nil || !strings.Contains(err.Error(), "over") {
 		t.Error(err)
+	}
+}
+
+func TestHostKey(t *testing.T) {
+	const key = "AAAAC3NzaC1lZDI1NTE5AAAAIPCsLzdtMQLKQcIvJzLSdGb5ZqjJqsTSRU0qZhfVl6sf"
+	blob, err := base64.StdEncoding.DecodeString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(blob)
+	for _, text := range []string{"ssh-ed25519 " + key, "ssh-ed25519 " + key + " root@web", "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])} {
+		b := strings.Replace(least, "password: {env: P}, tls: {mode: disable}", "private_key: {env: K}, host_key: '"+text+"'", 1)
+		c, err := config.Parse([]byte(b), "/")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if app := c.Targets["app"]; app.Peer.Mode != "pin" || !bytes.Equal(app.Peer.Pin, sum[:]) || app.Password.Env != "K" {
+			t.Errorf("%s: %+v", text, app)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package protocol
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"log/slog"
 	"net"
 
@@ -62,16 +63,30 @@ type Session struct {
 
 // Login is the target's side of the agent's configuration.
 type Login struct {
-	User     string
+	User string
+	// Password is the credential: a password, or what the protocol takes in its place, such as a private key in PEM.
 	Password credential.Secret
 	Database string // the only database where not empty
-	TLS      TLS
+	Peer     Peer
 }
 
-// TLS says how the target must prove itself.
-type TLS struct {
+// Peer says how the target must prove itself.
+type Peer struct {
 	Mode       string // "disable" (loopback and unix sockets only), "verify-full", "pin"
 	ServerName string
 	CAFile     string
-	Pin        []byte // SHA-256 of the certificate's SubjectPublicKeyInfo
+	Pin        []byte // SHA-256 of the target's public key as its protocol writes it: SubjectPublicKeyInfo in TLS, RFC 4253 section 6.6 in SSH
+}
+
+// String is for people who check a configuration.
+func (p Peer) String() string {
+	switch p.Mode {
+	case "verify-full":
+		return "verified as " + p.ServerName
+	case "pin":
+		return "pinned to key " + hex.EncodeToString(p.Pin)
+	case "disable":
+		return "unverified on this machine"
+	}
+	return "refused: no way to verify it"
 }

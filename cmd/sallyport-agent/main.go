@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/agent/config"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/postgres"
+	"github.com/sallyport/sallyport/agent/protocol/ssh"
 	"github.com/sallyport/sallyport/internal/api"
 )
 
@@ -41,10 +43,11 @@ func exit(err error) int {
 	return api.ExitUsage
 }
 
-// rooms are the protocols that this binary speaks.
-func rooms() map[string]protocol.Protocol {
+// rooms are the protocols that this binary speaks. What a room keeps is below stateDir.
+func rooms(stateDir string) map[string]protocol.Protocol {
 	return map[string]protocol.Protocol{
 		"postgres": postgres.New(postgres.Config{}),
+		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(stateDir, "ssh")}),
 	}
 }
 
@@ -67,7 +70,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 	sub("run", "serve until SIGTERM or SIGINT", func(ctx context.Context, c config.Config) error {
 		log := slog.New(slog.NewJSONHandler(stderr, nil))
 		defer func() { _ = removeReady(c.ReadyFile) }() // a stale one is replaced at the next start
-		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(), Getenv: getenv, Log: log,
+		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(c.StateDir), Getenv: getenv, Log: log,
 			Ready: func(r agent.Ready) error { return tellReady(stdout, c.ReadyFile, r) }})
 	})
 	sub("enroll", "trade the join token for a certificate, and nothing else", func(ctx context.Context, c config.Config) error {
@@ -90,7 +93,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 
 // check also fetches every credential: it tells that this works, never what it gives.
 func check(ctx context.Context, c config.Config, getenv func(string) string, stdout io.Writer) error {
-	known := rooms()
+	known := rooms(c.StateDir)
 	var errs []error
 	for name, t := range c.Targets {
 		_, err := t.Password.Fetch(ctx, getenv)
@@ -101,7 +104,7 @@ func check(ctx context.Context, c config.Config, getenv func(string) string, std
 			errs = append(errs, fmt.Errorf("target %q: %w", name, err))
 			continue
 		}
-		fmt.Fprintf(stdout, "target %s: %s at %s, TLS %s, as %s, its credential can be fetched\n", name, t.Protocol, t.Address, t.TLS.Mode, t.User)
+		fmt.Fprintf(stdout, "target %s: %s at %s, %s, as %s, its credential can be fetched\n", name, t.Protocol, t.Address, t.Peer, t.User)
 	}
 	fmt.Fprintf(stdout, "floor: %d denials, %d classes masked always\n", len(c.Floor.Deny), len(c.Floor.Mask))
 	return errors.Join(errs...)

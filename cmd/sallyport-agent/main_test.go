@@ -49,7 +49,7 @@ func errText(err error) string {
 
 func TestCheckConfig(t *testing.T) {
 	out, err := run(t, good, "check-config")
-	if err != nil || !strings.Contains(out, "target app: postgres at 127.0.0.1:5432, TLS disable, as app") || !strings.Contains(out, "1 denials") {
+	if err != nil || !strings.Contains(out, "target app: postgres at 127.0.0.1:5432, unverified on this machine, as app") || !strings.Contains(out, "1 denials") {
 		t.Errorf("%q %v", out, err)
 	}
 	for _, c := range []struct{ old, new, want string }{

@@ -93,7 +93,7 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := tlsOf(l.s.Login.TLS)
+	tlsConfig, err := tlsOf(l.s.Login.Peer)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func loopback(c net.Conn) bool {
 }
 
 // tlsOf turns the agent's configuration into how the target must prove itself. The zero TLS is an error.
-func tlsOf(t protocol.TLS) (*tls.Config, error) {
+func tlsOf(t protocol.Peer) (*tls.Config, error) {
 	switch t.Mode {
 	case "disable":
 		return nil, nil

@@ -127,35 +127,35 @@ func TestTargetTLS(t *testing.T) {
 	}
 	tests := []struct {
 		name   string
-		mode   func(f *tlsFront) protocol.TLS
+		mode   func(f *tlsFront) protocol.Peer
 		refuse bool
 		works  bool
 	}{
-		{"verify-full", func(f *tlsFront) protocol.TLS {
-			return protocol.TLS{Mode: "verify-full", ServerName: "db.internal", CAFile: caFile(f)}
+		{"verify-full", func(f *tlsFront) protocol.Peer {
+			return protocol.Peer{Mode: "verify-full", ServerName: "db.internal", CAFile: caFile(f)}
 		}, false, true},
-		{"verify-full, wrong name", func(f *tlsFront) protocol.TLS {
-			return protocol.TLS{Mode: "verify-full", ServerName: "other.internal", CAFile: caFile(f)}
+		{"verify-full, wrong name", func(f *tlsFront) protocol.Peer {
+			return protocol.Peer{Mode: "verify-full", ServerName: "other.internal", CAFile: caFile(f)}
 		}, false, false},
-		{"verify-full, unknown authority", func(*tlsFront) protocol.TLS {
-			return protocol.TLS{Mode: "verify-full", ServerName: "db.internal"}
+		{"verify-full, unknown authority", func(*tlsFront) protocol.Peer {
+			return protocol.Peer{Mode: "verify-full", ServerName: "db.internal"}
 		}, false, false},
-		{"verify-full, no name", func(f *tlsFront) protocol.TLS { return protocol.TLS{Mode: "verify-full", CAFile: caFile(f)} }, false, false},
-		{"verify-full, target without TLS", func(f *tlsFront) protocol.TLS {
-			return protocol.TLS{Mode: "verify-full", ServerName: "db.internal", CAFile: caFile(f)}
+		{"verify-full, no name", func(f *tlsFront) protocol.Peer { return protocol.Peer{Mode: "verify-full", CAFile: caFile(f)} }, false, false},
+		{"verify-full, target without TLS", func(f *tlsFront) protocol.Peer {
+			return protocol.Peer{Mode: "verify-full", ServerName: "db.internal", CAFile: caFile(f)}
 		}, true, false},
-		{"pin", func(f *tlsFront) protocol.TLS { return protocol.TLS{Mode: "pin", Pin: spki(f)} }, false, true},
-		{"wrong pin", func(*tlsFront) protocol.TLS { return protocol.TLS{Mode: "pin", Pin: make([]byte, 32)} }, false, false},
-		{"no pin", func(*tlsFront) protocol.TLS { return protocol.TLS{Mode: "pin"} }, false, false},
-		{"zero", func(*tlsFront) protocol.TLS { return protocol.TLS{} }, false, false},
-		{"unknown mode", func(*tlsFront) protocol.TLS { return protocol.TLS{Mode: "prefer"} }, false, false},
+		{"pin", func(f *tlsFront) protocol.Peer { return protocol.Peer{Mode: "pin", Pin: spki(f)} }, false, true},
+		{"wrong pin", func(*tlsFront) protocol.Peer { return protocol.Peer{Mode: "pin", Pin: make([]byte, 32)} }, false, false},
+		{"no pin", func(*tlsFront) protocol.Peer { return protocol.Peer{Mode: "pin"} }, false, false},
+		{"zero", func(*tlsFront) protocol.Peer { return protocol.Peer{} }, false, false},
+		{"unknown mode", func(*tlsFront) protocol.Peer { return protocol.Peer{Mode: "prefer"} }, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var front *tlsFront
 			g := newScript(nil)
 			h := openHouse(t, g, func(s *protocol.Session) {
-				s.Login.TLS = tt.mode(front)
+				s.Login.Peer = tt.mode(front)
 				s.Dial = func(ctx context.Context) (net.Conn, error) {
 					var d net.Dialer
 					return d.DialContext(ctx, "tcp", front.addr)

@@ -24,7 +24,7 @@ func fixture(t *testing.T) prototest.Fixture {
 	srv := pgtest.Start(t)
 	return prototest.Fixture{
 		Room:  func() protocol.Protocol { return postgres.New(postgres.Config{}) },
-		Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Password), Database: srv.Database, TLS: protocol.TLS{Mode: "disable"}},
+		Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Password), Database: srv.Database, Peer: protocol.Peer{Mode: "disable"}},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", srv.Addr)
 		},

@@ -281,7 +281,7 @@ func (h *house) serve(ctx context.Context, c net.Conn) {
 
 func (h *house) session() *protocol.Session {
 	s := &protocol.Session{ID: "S1", Target: "app", Owner: h.owner, Classes: guardedClasses, Gate: h.gate.of(h.t, "S1"),
-		Login: protocol.Login{User: h.srv.User, Password: credential.NewSecret(h.srv.Password), Database: h.srv.Database, TLS: protocol.TLS{Mode: "disable"}},
+		Login: protocol.Login{User: h.srv.User, Password: credential.NewSecret(h.srv.Password), Database: h.srv.Database, Peer: protocol.Peer{Mode: "disable"}},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", h.srv.Addr)

@@ -33,7 +33,7 @@ var (
 
 // login reaches the host and logs in with the agent's credential. Nothing of what the host says is told to the client.
 func (r *Room) login(ctx context.Context, s *protocol.Session) (*host, error) {
-	if len(s.Login.TLS.Pin) != sha256.Size {
+	if len(s.Login.Peer.Pin) != sha256.Size {
 		return nil, errors.New("login: the target has no host_key")
 	}
 	auth, err := authOf(s.Login.Password.Reveal())
@@ -92,7 +92,7 @@ func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family 
 		ClientVersion: "SSH-2.0-Sallyport", BannerCallback: ssh.BannerCallback(func(string) error { return nil }),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			got := sha256.Sum256(key.Marshal())
-			if subtle.ConstantTimeCompare(got[:], s.Login.TLS.Pin) != 1 {
+			if subtle.ConstantTimeCompare(got[:], s.Login.Peer.Pin) != 1 {
 				swapped = true
 				return errHostKey
 			}

@@ -174,7 +174,7 @@ func open(t *testing.T, srv *sshserver.Server, change ...func(s *protocol.Sessio
 				return
 			}
 			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
-				Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Key), TLS: protocol.TLS{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
+				Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Key), Peer: protocol.Peer{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
 			for _, c := range change {
 				c(s)
 			}
@@ -415,7 +415,7 @@ func TestRevoked(t *testing.T) {
 }
 
 func TestSwappedHostKey(t *testing.T) {
-	h := open(t, server(t), func(s *protocol.Session) { s.Login.TLS.Pin = make([]byte, 32) })
+	h := open(t, server(t), func(s *protocol.Session) { s.Login.Peer.Pin = make([]byte, 32) })
 	r := h.ssh(nil, "echo hello")
 	if r.code != 255 || !strings.Contains(r.err, "pins") || strings.Contains(r.out, "hello") {
 		t.Errorf("got %+v", r)

@@ -189,6 +189,10 @@ func (a *analysis) join(j *pg.JoinExpr, sc *scope, p place) {
 		}
 	}
 	e.cols = renamed(e.cols, names)
+	if len(names) > 0 && e.open {
+		// How many columns stand before one is not known, so any of them may be the one that a name means.
+		a.markAll(e, orElse(p.how, "through the alias of a join"), false)
+	}
 	for _, in := range sc.entries[start:] {
 		in.hidden = true
 	}

@@ -187,18 +187,19 @@ func (a *analysis) find(sc *scope, parts []string) *entry {
 
 // member resolves qualifier.name: a column, or, as the server has it, a function of the whole row.
 func (a *analysis) member(e *entry, name string, p place, plain bool) {
-	found := false
+	found, guessed := false, e.open
 	for i := range e.len() {
 		if c := e.col(i); c.name == name {
 			a.mark(e, i, p.how, plain)
-			found = true
+			found, guessed = found || !c.soft, guessed || c.soft
 		}
 	}
-	if found || e.open || e.rel != nil && systemColumn(name) {
+	if found || e.rel != nil && systemColumn(name) {
 		return
 	}
+	// Where not all names of columns are known it may be one of the others, or a call all the same: f.pg_sleep of unnest(…) f is one.
 	a.markAll(e, orElse(p.how, "in a whole row"), false)
-	if !a.maybeFunction(name) {
+	if !a.maybeFunction(name) && !guessed {
 		a.incomplete("column %q of %q is not known", name, e.name)
 	}
 }

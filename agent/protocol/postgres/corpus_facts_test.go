@@ -69,6 +69,8 @@ func TestCorpus(t *testing.T) {
 		{"PG-35", "refused", []string{"set role postgres", "set local role none", "reset role", "set session authorization postgres", "reset session authorization", "reset all", "discard all", "set session_authorization = 'x'"}},
 		{"PG-37", "execute", []string{"select pg_terminate_backend(1)", "select lo_unlink(1)", "select nextval('counter')", "select pg_sleep(10)", "select pg_catalog.pg_cancel_backend(1)", "select 1 where pg_advisory_lock(1) is null",
 			"select (1).pg_sleep", "select pg_notify('a', 'b')", "select * from lo_get(1)", "select setval('counter', 1)", "select c.x from (select 1 as x) c order by pg_sleep(1)", "select txid_current(), pg_reload_conf()"}},
+		{"PG-37", "execute", []string{"select f.pg_sleep from unnest(array[5.0::float8]) f", "select f.nextval from unnest(array['counter'::regclass]) f",
+			"select f.pg_advisory_lock from generate_series(1, 2) f", "select f.peek from generate_series(1, 2) f"}},
 		{"PG-37", "!read", []string{"select pg_read_file('/etc/passwd')", "select pg_ls_dir('/')", "select * from dblink('a', 'b') as t(x int)", "select lo_import('/etc/passwd')", "select pg_read_binary_file('x')"}},
 		{"PG-38", "unknown", []string{"select query_to_xml('select email from customers', true, true, '')", "select database_to_xml(true, true, '')", "select table_to_xml('customers', true, true, '')",
 			"select * from ts_stat('select to_tsvector(email) from customers')", "select schema_to_xml('public', true, true, '')", "select cursor_to_xml('c', 1, true, true, '')"}},

@@ -143,7 +143,9 @@ func (a *analysis) callIn(schema, name string) bool {
 func (a *analysis) risky(display, name string) {
 	a.call(display)
 	a.touch(access.Execute, access.KindFunction, display)
-	a.plan.mayDrift = a.plan.mayDrift || !strings.HasPrefix(display, "pg_catalog.")
+	if !strings.HasPrefix(display, "pg_catalog.") {
+		a.plan.mayDrift, a.plan.named = true, true
+	}
 	if rule, hint := refusedFunction(name); rule != "" {
 		a.refuse(rule, hint)
 	}

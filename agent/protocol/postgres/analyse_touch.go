@@ -178,7 +178,9 @@ func (a *analysis) consequences(r *relation, down bool, event int, done map[*rel
 	for _, m := range append(append([]*relation{r}, below...), up...) {
 		for _, t := range m.triggers {
 			if t.events&event != 0 {
+				named := a.plan.named
 				a.risky(t.function, t.function)
+				a.plan.named = named
 			}
 		}
 		for _, ref := range m.references {

@@ -43,12 +43,12 @@ func (a *analysis) statement(n *pg.Node) string {
 	case *pg.DoStmt:
 		a.touch(access.Execute, access.KindFunction, "do")
 		a.incomplete("the body of DO is not looked into")
-		a.plan.mayDrift = true
+		a.plan.mayDrift, a.plan.named = true, true
 		return "DO"
 	case *pg.CallStmt:
 		a.expr(s.GetFunccall(), top.in("in CALL"))
 		a.incomplete("the body of the procedure that CALL runs is not looked into")
-		a.plan.mayDrift = true
+		a.plan.mayDrift, a.plan.named = true, true
 		return "CALL"
 	case *pg.ConstraintsSetStmt:
 		for _, c := range s.GetConstraints() {

@@ -46,6 +46,7 @@ type segment struct {
 	status   byte // of the transaction when it began
 	inTxn    bool // as far as the commands of the segment tell
 	sent     bool // something of it is at the target
+	unsure   bool // a command of it may change what names mean: nothing after that is understood until Sync
 	skipping bool // denied or failed here: everything up to Sync is dropped
 	items    []*item
 	commands []access.Command
@@ -224,6 +225,7 @@ func (f *front) execute(it *item, c *cursor) {
 		f.askFor(it, p.statement.text, p.params, false)
 	}
 	f.moves(it.plan)
+	f.seg.unsure = f.seg.unsure || it.plan.changesCatalogue || it.plan.mayDrift && it.plan.named
 }
 
 func (f *front) describeOrClose(it *item, c *cursor) {

@@ -52,6 +52,9 @@ type plan struct {
 	// mayDrift is true where the command can change role, search path or other state out of the wire's sight (a function that
 	// is not known): the wire reads them again afterwards and ends the session where they moved.
 	mayDrift bool
+	// named says that what may drift was asked for by name, and is not a trigger's doing: nothing that follows before the same Sync is
+	// understood. Drivers send rows for tables with triggers in pipelines; those functions are the database owner's, not the client's choice.
+	named bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
 }

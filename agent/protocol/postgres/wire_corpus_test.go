@@ -458,3 +458,43 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 }
+
+// PG-34, PG-56 in a pipeline: what follows a call or a definition that may change what names mean, before the same Sync, is resolved by the
+// target afterwards; the room cannot know how, and says so.
+func TestPG34_PG56_PipelineAfterChange(t *testing.T) {
+	g := newScript(nil)
+	h := openHouse(t, g, nil)
+	h.srv.Exec(t, "drop table if exists scratch_p; create or replace function harmless_f() returns integer language sql as 'select 1'")
+	c := dialRaw(t, h)
+	c.startup(t)
+	run := func(sql string) []byte {
+		return join(appendParse(nil, "", sql), appendBind(nil, "", ""), appendExecute(nil, ""))
+	}
+	for _, tt := range []struct {
+		first string
+		want  bool // what follows is understood
+	}{{"select harmless_f()", false}, {"create table scratch_p (id integer)", false}, {"drop table scratch_p", false}, {"select 1", true}} {
+		follow := "select 'after " + tt.first + "'"
+		follow = strings.ReplaceAll(follow, "(", "")
+		c.write(t, join(run(tt.first), run(follow), appendBare(nil, 'S')))
+		c.until(t, 'Z')
+		found := false
+		for _, cmd := range g.commands() {
+			if cmd.Text != follow {
+				continue
+			}
+			found = true
+			if cmd.Complete != tt.want {
+				t.Errorf("after %q: complete is %t (prepare %t)", tt.first, cmd.Complete, cmd.Prepare)
+			}
+		}
+		if !found {
+			t.Errorf("after %q: nothing was asked", tt.first)
+		}
+		c.write(t, join(run(follow+" "), appendBare(nil, 'S')))
+		c.until(t, 'Z')
+		if cmds := g.commands(); !cmds[len(cmds)-1].Complete {
+			t.Errorf("after %q and a Sync: %s", tt.first, cmds[len(cmds)-1].Why)
+		}
+	}
+}

@@ -1,18 +1,17 @@
 // Command lambda runs functions/decide behind a Lambda function URL.
-// It refuses to start with a setting missing, or with stores that this build has no adapter for.
+// It refuses to start with a setting missing.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 
-	"github.com/aws/aws-lambda-go/lambdaurl"
-
 	"github.com/sallyport/sallyport/functions/decide"
+	"github.com/sallyport/sallyport/internal/lambda"
+	"github.com/sallyport/sallyport/internal/stack"
 )
 
 func main() {
@@ -21,18 +20,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "decide:", err)
 		os.Exit(1)
 	}
-	lambdaurl.Start(h)
+	lambda.Serve(h)
 }
 
 func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
-	base, console := getenv("SALLYPORT_URL"), getenv("SALLYPORT_CONSOLE")
-	if base == "" || console == "" {
-		return nil, errors.New("SALLYPORT_URL and SALLYPORT_CONSOLE must be set")
-	}
-	c, err := open(ctx, getenv("SALLYPORT_STORE"), base)
-	if err != nil {
-		return nil, err
-	}
-	c.Base, c.Console, c.Log = base, console, log
-	return decide.New(c)
+	s := stack.Open(getenv)
+	c := decide.Config{Items: s.Items(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
+		Console: s.Console(), Log: log}
+	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return decide.New(c) })
 }

@@ -1,40 +1,32 @@
 package main
 
 import (
-	"context"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/stack"
 )
 
-func TestHandler(t *testing.T) {
-	good := map[string]string{"SALLYPORT_URL": "https://b.test", "SALLYPORT_CONSOLE": "https://c.test", "SALLYPORT_STORE": "dir:" + t.TempDir()}
-	start := func(key, value string) (http.Handler, error) {
-		return handler(context.Background(), func(k string) string {
-			if k == key {
-				return value
+// What is missing is named, before anybody is called.
+func TestHandlerNamesWhatIsMissing(t *testing.T) {
+	all := map[string]string{"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+		stack.TableRegistry: "r", stack.BundleBucket: "b", stack.KeyToken: "k", stack.KeyState: "k", stack.Console: "https://c.test", stack.URL: "https://b.test"}
+	start := func(without string) error {
+		_, err := handler(t.Context(), func(k string) string {
+			if k == without {
+				return ""
 			}
-			return good[k]
+			return all[k]
 		}, slog.New(slog.DiscardHandler))
+		return err
 	}
-	for _, bad := range [][2]string{{"SALLYPORT_URL", ""}, {"SALLYPORT_CONSOLE", ""}, {"SALLYPORT_STORE", ""}, {"SALLYPORT_STORE", "dir:"}, {"SALLYPORT_STORE", "dynamodb:table"}} {
-		_, err := start(bad[0], bad[1])
-		if err == nil || !strings.Contains(err.Error(), bad[0]) {
-			t.Errorf("%s=%q: %v", bad[0], bad[1], err)
+	for _, name := range []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", stack.BundleBucket} {
+		if err := start(name); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v", name, err)
 		}
 	}
-	h, err := start("", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// It answers, and without a signature it answers no.
-	rec := httptest.NewRecorder()
-	h.ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "https://b.test"+api.PathCheck, strings.NewReader("{}")))
-	if rec.Code != http.StatusUnauthorized {
-		t.Errorf("%d %s", rec.Code, rec.Body)
+	if err := start(""); err == nil || !strings.Contains(err.Error(), stack.KeyToken) {
+		t.Errorf("with nobody at the endpoint: %v", err)
 	}
 }

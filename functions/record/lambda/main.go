@@ -1,0 +1,33 @@
+// Command lambda runs functions/record behind a Lambda function URL.
+// It refuses to start with a setting missing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/sallyport/sallyport/functions/record"
+	"github.com/sallyport/sallyport/internal/lambda"
+	"github.com/sallyport/sallyport/internal/stack"
+)
+
+func main() {
+	h, err := handler(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "record:", err)
+		os.Exit(1)
+	}
+	lambda.Serve(h)
+}
+
+func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
+	s := stack.Open(getenv)
+	c := record.Config{Items: s.Items(), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx), Log: log}
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	return record.New(c)
+}

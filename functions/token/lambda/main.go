@@ -1,0 +1,32 @@
+// Command lambda runs functions/token behind a Lambda function URL.
+// It refuses to start with a setting missing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/sallyport/sallyport/functions/token"
+	"github.com/sallyport/sallyport/internal/lambda"
+	"github.com/sallyport/sallyport/internal/stack"
+)
+
+func main() {
+	h, err := handler(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "token:", err)
+		os.Exit(1)
+	}
+	lambda.Serve(h)
+}
+
+func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
+	s := stack.Open(getenv)
+	issuer, verifier := s.Issuer(ctx)
+	c := token.Config{Items: s.Items(), Issuer: issuer, Verifier: verifier, CA: s.CA(ctx), StateKey: s.StateKey(ctx), Bundles: s.Bundles(),
+		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Log: log}
+	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return token.New(c) })
+}

@@ -1,0 +1,60 @@
+package stack
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/api"
+)
+
+// maxAddresses is how many addresses one function answers at: its own, and those of a rename or two.
+const maxAddresses = 4
+
+// Serve returns the handler that build makes for the function's public URL. Where no URL is set it is the address that the request
+// came to, as Lambda gives it: a function cannot be told its own URL before it has one. Building once at start finds what is wrong
+// with the rest.
+func (s *Stack) Serve(build func(base string) (http.Handler, error)) (http.Handler, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	if base := s.getenv(URL); base != "" {
+		return build(strings.TrimSuffix(base, "/"))
+	}
+	if _, err := build("https://address.invalid"); err != nil {
+		return nil, err
+	}
+	return &addressed{build: build, handlers: map[string]http.Handler{}}, nil
+}
+
+type addressed struct {
+	build    func(base string) (http.Handler, error)
+	mu       sync.Mutex
+	handlers map[string]http.Handler
+}
+
+func (a *addressed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, err := a.at(r.Host)
+	if err != nil {
+		api.Fail(w, nil, err)
+		return
+	}
+	h.ServeHTTP(w, r)
+}
+
+func (a *addressed) at(host string) (http.Handler, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if h, ok := a.handlers[host]; ok {
+		return h, nil
+	}
+	if host == "" || len(a.handlers) == maxAddresses {
+		return nil, api.Because(api.ErrBadRequest, "set "+URL+" to the public URL", "this function answers at %d addresses, not at another one", len(a.handlers))
+	}
+	h, err := a.build("https://" + host)
+	if err != nil {
+		return nil, err
+	}
+	a.handlers[host] = h
+	return h, nil
+}

@@ -1,0 +1,28 @@
+package stack
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// Functions is the setting for functions/token: NAME=URL, separated by commas, of the functions that have URLs of their own.
+const Functions = "SALLYPORT_FUNCTIONS"
+
+// Functions are the URLs of the functions that are not served where discovery is; nil when all are.
+func (s *Stack) Functions() map[string]string {
+	v := s.getenv(Functions)
+	if v == "" {
+		return nil
+	}
+	all := map[string]string{}
+	for part := range strings.SplitSeq(v, ",") {
+		name, at, ok := strings.Cut(part, "=")
+		if u, err := url.Parse(at); !ok || name == "" || err != nil || u.Host == "" {
+			s.fail(fmt.Errorf("%s: %q is not NAME=URL", Functions, part))
+			return nil
+		}
+		all[name] = at
+	}
+	return all
+}

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sallyport/sallyport/agent/credential"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,15 +25,15 @@ const canary = "canary-5f2b9c-do-not-print"
 
 // Every way of printing a secret, alone and inside of others, that a program has.
 func TestASecretCannotPrint(t *testing.T) {
-	s := credential.NewSecret(canary)
+	s := secret.New(canary)
 	type login struct {
 		User     string
-		Password credential.Secret
+		Password secret.Secret
 	}
 	in := login{"app", s}
 	var log bytes.Buffer
 	l := slog.New(slog.NewJSONHandler(&log, nil))
-	l.Info("x", "secret", s, "login", in, "pointer", &in, "list", []credential.Secret{s}, "error", fmt.Errorf("e: %v", s))
+	l.Info("x", "secret", s, "login", in, "pointer", &in, "list", []secret.Secret{s}, "error", fmt.Errorf("e: %v", s))
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", s, "login", in, "pointer", &in)
 	j, err := json.Marshal(map[string]any{"a": in, "b": &s})
 	if err != nil {
@@ -44,7 +45,7 @@ func TestASecretCannotPrint(t *testing.T) {
 	}
 	all := log.String() + string(j) + string(y)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%p", "%T"} {
-		for _, v := range []any{s, &s, in, &in, []any{s}, map[string]credential.Secret{"k": s}} {
+		for _, v := range []any{s, &s, in, &in, []any{s}, map[string]secret.Secret{"k": s}} {
 			all += fmt.Sprintf(verb, v) + "\n"
 		}
 	}
@@ -52,7 +53,7 @@ func TestASecretCannotPrint(t *testing.T) {
 	if hex := fmt.Sprintf("%x", canary); strings.Contains(all, canary) || strings.Contains(all, hex) || strings.Contains(all, strings.ToUpper(hex)) {
 		t.Errorf("the secret was printed: %s", all)
 	}
-	if s.Reveal() != canary || (credential.Secret{}).Reveal() != "" {
+	if s.Reveal() != canary || (secret.Secret{}).Reveal() != "" {
 		t.Error("it is not what it was made from")
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 const (
@@ -43,9 +45,9 @@ func (s Source) Check() error {
 }
 
 // Fetch reads the credential. No error tells any of it, nor what a program printed.
-func (s Source) Fetch(ctx context.Context, getenv func(string) string) (Secret, error) {
+func (s Source) Fetch(ctx context.Context, getenv func(string) string) (secret.Secret, error) {
 	if err := s.Check(); err != nil {
-		return Secret{}, err
+		return secret.Secret{}, err
 	}
 	switch {
 	case s.File != "":
@@ -53,37 +55,37 @@ func (s Source) Fetch(ctx context.Context, getenv func(string) string) (Secret, 
 	case s.Env != "":
 		v := getenv(s.Env)
 		if v == "" {
-			return Secret{}, fmt.Errorf("credential: variable %s is not set", s.Env)
+			return secret.Secret{}, fmt.Errorf("credential: variable %s is not set", s.Env)
 		}
-		return secret([]byte(v), "variable "+s.Env)
+		return checked([]byte(v), "variable "+s.Env)
 	}
 	return fromCommand(ctx, s.Command)
 }
 
-func fromFile(path string) (Secret, error) {
+func fromFile(path string) (secret.Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Secret{}, fmt.Errorf("credential: %w", err)
+		return secret.Secret{}, fmt.Errorf("credential: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	st, err := f.Stat()
 	if err != nil {
-		return Secret{}, fmt.Errorf("credential: %w", err)
+		return secret.Secret{}, fmt.Errorf("credential: %w", err)
 	}
 	if !st.Mode().IsRegular() {
-		return Secret{}, fmt.Errorf("credential: %s is not a file", path)
+		return secret.Secret{}, fmt.Errorf("credential: %s is not a file", path)
 	}
 	if open := st.Mode().Perm() & 0o077; open != 0 {
-		return Secret{}, fmt.Errorf("credential: others can use %s (mode %04o): chmod 600 it", path, st.Mode().Perm())
+		return secret.Secret{}, fmt.Errorf("credential: others can use %s (mode %04o): chmod 600 it", path, st.Mode().Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
-		return Secret{}, fmt.Errorf("credential: %w", err)
+		return secret.Secret{}, fmt.Errorf("credential: %w", err)
 	}
-	return secret(b, path)
+	return checked(b, path)
 }
 
-func fromCommand(ctx context.Context, argv []string) (Secret, error) {
+func fromCommand(ctx context.Context, argv []string) (secret.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, CommandTimeout)
 	defer cancel()
 	out := &bounded{left: MaxSize + 1}
@@ -93,9 +95,9 @@ func fromCommand(ctx context.Context, argv []string) (Secret, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no answer within %s", CommandTimeout)
 		}
-		return Secret{}, fmt.Errorf("credential: run %s: %w", argv[0], err)
+		return secret.Secret{}, fmt.Errorf("credential: run %s: %w", argv[0], err)
 	}
-	return secret(out.b.Bytes(), argv[0])
+	return checked(out.b.Bytes(), argv[0])
 }
 
 // bounded keeps the beginning of what it is given.
@@ -111,16 +113,16 @@ func (w *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func secret(b []byte, from string) (Secret, error) {
+func checked(b []byte, from string) (secret.Secret, error) {
 	if len(b) > MaxSize {
-		return Secret{}, fmt.Errorf("credential: %s gives more than %d bytes", from, MaxSize)
+		return secret.Secret{}, fmt.Errorf("credential: %s gives more than %d bytes", from, MaxSize)
 	}
 	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
 	if len(b) == 0 {
-		return Secret{}, fmt.Errorf("credential: %s gives nothing", from)
+		return secret.Secret{}, fmt.Errorf("credential: %s gives nothing", from)
 	}
 	if bytes.IndexByte(b, 0) >= 0 {
-		return Secret{}, fmt.Errorf("credential: %s gives a zero byte", from)
+		return secret.Secret{}, fmt.Errorf("credential: %s gives a zero byte", from)
 	}
-	return NewSecret(string(b)), nil
+	return secret.New(string(b)), nil
 }

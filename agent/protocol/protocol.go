@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"net"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // Protocol is a room. Serve speaks to one client until it or the target ends; it returns nil for an orderly end. It closes
@@ -65,7 +65,7 @@ type Session struct {
 type Login struct {
 	User string
 	// Password is the credential: a password, or what the protocol takes in its place, such as a private key in PEM.
-	Password credential.Secret
+	Password secret.Secret
 	Database string // the only database where not empty
 	Peer     Peer
 }

@@ -22,12 +22,12 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/tunnel"
 )
@@ -185,7 +185,7 @@ func open(t *testing.T, edit func(*Config)) *house {
 	c := Config{Agent: "agent", Broker: h.fake, Batcher: batcher, Spool: h.fake, Floor: gate.Floor{Mask: []access.Class{{Name: "card", Columns: []string{"*.pan"}, Mask: "full"}}},
 		Targets: map[access.TargetName]Target{"app": {Room: h.room,
 			Login: func(context.Context) (protocol.Login, error) {
-				return protocol.Login{User: "app", Password: credential.NewSecret(password)}, h.login
+				return protocol.Login{User: "app", Password: secret.New(password)}, h.login
 			},
 			Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("nobody") }}},
 		Certificate: func() (tls.Certificate, error) { return h.cert, nil }, Log: slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}

@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/client/state"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/tunnel"
 )
 
@@ -289,8 +290,8 @@ func TestVerifierFitsThePassword(t *testing.T) {
 func TestDSN(t *testing.T) {
 	p := postgres.Protocol{}
 	for dsn, want := range map[string]string{
-		p.DSN(endpoint.Local{Database: "my shop", Dir: "/tmp/a b"}):                                              "/tmp/a b my shop ",
-		p.DSN(endpoint.Local{Database: "shop", Port: 21000, Password: state.NewSecret("p@ss:/word"), Dir: "/x"}): "127.0.0.1 shop p@ss:/word",
+		p.DSN(endpoint.Local{Database: "my shop", Dir: "/tmp/a b"}):                                         "/tmp/a b my shop ",
+		p.DSN(endpoint.Local{Database: "shop", Port: 21000, Password: secret.New("p@ss:/word"), Dir: "/x"}): "127.0.0.1 shop p@ss:/word",
 	} {
 		c, err := pgx.ParseConfig(dsn)
 		if err != nil {

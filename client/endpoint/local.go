@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/client/state"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // Local is where programs find an endpoint.
@@ -21,7 +22,7 @@ type Local struct {
 	Database string // the default database, or the target's name where it has none
 	Dir      string // the private directory of the socket; empty without one
 	Port     int    // on 127.0.0.1; 0 without one
-	Password state.Secret
+	Password secret.Secret
 }
 
 // Owner is the user whose programs call; nil means this process' own.

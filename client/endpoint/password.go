@@ -7,8 +7,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 
-	"github.com/sallyport/sallyport/client/state"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -18,17 +18,17 @@ const iterations = 4096
 
 // NewPassword makes a one-off password and its SCRAM-SHA-256 verifier (RFC 5803): the room checks callers against the verifier
 // and never holds the password.
-func NewPassword() (state.Secret, *api.Verifier, error) {
+func NewPassword() (secret.Secret, *api.Verifier, error) {
 	password := token.NewRandom()
 	salt := make([]byte, 16)
 	if _, err := rand.Read(salt); err != nil {
-		return state.Secret{}, nil, fmt.Errorf("make password: %w", err)
+		return secret.Secret{}, nil, fmt.Errorf("make password: %w", err)
 	}
 	v, err := verifier(password, salt, iterations)
 	if err != nil {
-		return state.Secret{}, nil, fmt.Errorf("make password: %w", err)
+		return secret.Secret{}, nil, fmt.Errorf("make password: %w", err)
 	}
-	return state.NewSecret(password), v, nil
+	return secret.New(password), v, nil
 }
 
 func verifier(password string, salt []byte, n int) (*api.Verifier, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/client/state"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // renewals is an identity whose broker is a function.
@@ -22,7 +23,7 @@ func renewals(life time.Duration, renew func(n int) error) (*Identity, *[]time.D
 		if err := renew(len(*at)); err != nil {
 			return state.Login{}, err
 		}
-		return state.Login{Expires: time.Now().Add(life), Token: state.NewSecret("fresh")}, nil
+		return state.Login{Expires: time.Now().Add(life), Token: secret.New("fresh")}, nil
 	}
 	return i, at
 }

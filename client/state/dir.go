@@ -132,3 +132,6 @@ func (d Dir) lock() (unlock func(), err error) {
 	}
 	return func() { _ = f.Close() }, nil
 }
+
+// File is the path of a file that another program keeps in the directory.
+func (d Dir) File(name string) string { return d.path(name) }

@@ -14,13 +14,14 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // Login is a principal's: the key, and the access token that is bound to it.
 type Login struct {
 	URL     string // of the broker, with its pin
 	Key     *ecdsa.PrivateKey
-	Token   Secret
+	Token   secret.Secret
 	Expires time.Time // of the token
 	Grant   time.Time // when the login itself ends, as last heard
 	Lineage access.Lineage
@@ -30,7 +31,7 @@ type Login struct {
 
 // With is the login after the broker answered with a fresh token at now.
 func (l Login) With(t api.TokenResponse, now time.Time) Login {
-	l.Token = NewSecret(t.AccessToken)
+	l.Token = secret.New(t.AccessToken)
 	l.Expires = now.Add(time.Duration(t.ExpiresIn) * time.Second).UTC()
 	l.Grant = t.GrantExpires.UTC()
 	l.Lineage = t.Lineage
@@ -107,7 +108,7 @@ func decodeLogin(b []byte) (Login, error) {
 		return Login{}, errors.New("something is missing in it")
 	}
 	return Login{
-		URL: s.URL, Key: key, Token: NewSecret(s.Token), Expires: s.Expires, Grant: s.Grant,
+		URL: s.URL, Key: key, Token: secret.New(s.Token), Expires: s.Expires, Grant: s.Grant,
 		Lineage: s.Lineage, Capability: s.Capability,
 	}, nil
 }

@@ -24,8 +24,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // tlsFront ends TLS as a server would, before the real server. It counts what came in TLS.
@@ -221,7 +221,7 @@ func TestLoginFails(t *testing.T) {
 	var log bytes.Buffer
 	var mu sync.Mutex
 	h := openHouse(t, newScript(nil), func(s *protocol.Session) {
-		s.Login.Password = credential.NewSecret(canary)
+		s.Login.Password = secret.New(canary)
 		s.Log = slog.New(slog.NewTextHandler(&locked{w: &log, mu: &mu}, nil))
 	})
 	_, err := pgx.Connect(t.Context(), h.dsn(""))

@@ -11,12 +11,12 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/postgres"
 	"github.com/sallyport/sallyport/agent/protocol/postgres/pgtest"
 	"github.com/sallyport/sallyport/agent/protocol/prototest"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // fixture is the room with the tests' server behind it.
@@ -24,7 +24,7 @@ func fixture(t *testing.T) prototest.Fixture {
 	srv := pgtest.Start(t)
 	return prototest.Fixture{
 		Room:  func() protocol.Protocol { return postgres.New(postgres.Config{}) },
-		Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Password), Database: srv.Database, Peer: protocol.Peer{Mode: "disable"}},
+		Login: protocol.Login{User: srv.User, Password: secret.New(srv.Password), Database: srv.Database, Peer: protocol.Peer{Mode: "disable"}},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", srv.Addr)
 		},

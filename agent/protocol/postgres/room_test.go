@@ -19,12 +19,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/pbkdf2"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/postgres/pgtest"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 var guardedClasses = []access.Class{
@@ -281,7 +281,7 @@ func (h *house) serve(ctx context.Context, c net.Conn) {
 
 func (h *house) session() *protocol.Session {
 	s := &protocol.Session{ID: "S1", Target: "app", Owner: h.owner, Classes: guardedClasses, Gate: h.gate.of(h.t, "S1"),
-		Login: protocol.Login{User: h.srv.User, Password: credential.NewSecret(h.srv.Password), Database: h.srv.Database, Peer: protocol.Peer{Mode: "disable"}},
+		Login: protocol.Login{User: h.srv.User, Password: secret.New(h.srv.Password), Database: h.srv.Database, Peer: protocol.Peer{Mode: "disable"}},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", h.srv.Addr)

@@ -17,11 +17,11 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // 1: when the broker stores the entry, nothing of the command is on its way; afterwards it is.
@@ -217,7 +217,7 @@ func credentialStays(t T, f *Fixture, m mutation) {
 	}{
 		"good login": {f.Login.Password.Reveal(), func(*house, *protocol.Session) {}},
 		"bad login": {wrong, func(_ *house, s *protocol.Session) {
-			s.Login.Password = credential.NewSecret(wrong)
+			s.Login.Password = secret.New(wrong)
 		}},
 		"no target": {f.Login.Password.Reveal(), func(h *house, _ *protocol.Session) {
 			h.tap.dial = nobody

@@ -19,11 +19,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/localstack/sshserver"
 )
 
@@ -174,7 +174,7 @@ func open(t *testing.T, srv *sshserver.Server, change ...func(s *protocol.Sessio
 				return
 			}
 			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
-				Login: protocol.Login{User: srv.User, Password: credential.NewSecret(srv.Key), Peer: protocol.Peer{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
+				Login: protocol.Login{User: srv.User, Password: secret.New(srv.Key), Peer: protocol.Peer{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
 			for _, c := range change {
 				c(s)
 			}

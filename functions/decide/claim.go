@@ -132,6 +132,10 @@ func (c *claiming) use(ctx context.Context, rec approval.Record, it store.Item) 
 	if c.standing.rule != "" {
 		return c.giveUp(ctx, rec, it, c.deny(c.standing))
 	}
+	if h, ok := c.bundle.Hold(rec.Hold); ok && !rec.StillReviewed(h.Reviewers) {
+		return c.giveUp(ctx, rec, it, c.deny(standing{access.CodeDenied, api.RuleHoldReviewer,
+			"the groups of who approved it do not review " + rec.Hold + " any more", "send the command again to ask anew"}))
+	}
 	v := policy.Decide(c.bundle, policy.Request{
 		Command: c.req.Command, Target: c.state.Target, Agent: c.state.Agent, Lineage: c.state.Lineage,
 		Capability: c.state.Capability, Approved: []string{rec.Hold}, Now: c.now,

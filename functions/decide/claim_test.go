@@ -188,6 +188,14 @@ func TestClaim(t *testing.T) {
 			w.approve(id)
 			w.Use(load(w.T, map[string]string{"b.cedar": `@id("freeze") forbid(principal, action == Action::"write", resource in Target::"app");`}))
 		}, "freeze", approval.Withdrawn, audit.KindWithdraw},
+		{"the reviewer's group reviews it no longer", func(w *world, _ *brokertest.Session, _ *access.Command, id access.ApprovalID) {
+			w.approve(id)
+			w.Use(load(w.T, map[string]string{"holds.yaml": "holds:\n- name: prod-write\n  reviewers: [security]\n  expires: 30m\n"}))
+		}, api.RuleHoldReviewer, approval.Withdrawn, audit.KindWithdraw},
+		{"another group reviews it, too", func(w *world, _ *brokertest.Session, _ *access.Command, id access.ApprovalID) {
+			w.approve(id)
+			w.Use(load(w.T, map[string]string{"holds.yaml": "holds:\n- name: prod-write\n  reviewers: [security, reviewers]\n  expires: 30m\n"}))
+		}, "allow", approval.Claimed, audit.KindClaim},
 		{"the classes of data changed", func(w *world, _ *brokertest.Session, _ *access.Command, id access.ApprovalID) {
 			w.approve(id)
 			w.Use(load(w.T, map[string]string{"classes.yaml": "classes:\n- name: email\n  columns: [\"public.*.email\"]\n  mask: email\n"}))

@@ -12,6 +12,7 @@ const (
 	RuleHoldDenied    = "hold-denied"       // a reviewer said no
 	RuleHoldExpired   = "hold-expired"      // nobody answered, or the approval was not used, in time
 	RuleHoldWithdrawn = "hold-withdrawn"
+	RuleHoldReviewer  = "hold-reviewer"     // the groups of who approved review this no longer
 	RuleHoldUsed      = "hold-used"         // the approval was claimed before
 	RuleHoldMismatch  = "approval-mismatch" // the command is not the one that was approved
 )

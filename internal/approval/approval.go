@@ -45,8 +45,9 @@ type Record struct {
 	Created    time.Time         `json:"created"`
 	Expires    time.Time         `json:"expires"`
 
-	By        string    `json:"by,omitempty"`     // the reviewer's subject
-	Reason    string    `json:"reason,omitempty"` // the reviewer's, or why it was withdrawn
+	By        string    `json:"by,omitempty"`        // the reviewer's subject
+	ByGroups  []string  `json:"by_groups,omitempty"` // those of Reviewers that the reviewer was in
+	Reason    string    `json:"reason,omitempty"`    // the reviewer's, or why it was withdrawn
 	AuthTime  time.Time `json:"auth_time,omitzero"`
 	DecidedAt time.Time `json:"decided_at,omitzero"` // of the verdict
 	UsedAt    time.Time `json:"used_at,omitzero"`    // of the claim or withdrawal

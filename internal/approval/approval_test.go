@@ -113,6 +113,14 @@ func TestVerdict(t *testing.T) {
 					continue
 				}
 				want := r
+				for _, g := range r.Reviewers {
+					if slices.Contains(v.Groups, g) {
+						want.ByGroups = append(want.ByGroups, g)
+					}
+				}
+				if !got.StillReviewed(want.ByGroups[:1]) || got.StillReviewed([]string{"other"}) || got.StillReviewed(nil) {
+					t.Errorf("%s: reviewed by %v", answer.to, got.ByGroups)
+				}
 				want.Status, want.By, want.Reason, want.AuthTime, want.DecidedAt = answer.to, "rita", "because", v.AuthTime, at
 				if err != nil || !reflect.DeepEqual(got, want) {
 					t.Errorf("%s: %v\ngot  %+v\nwant %+v", answer.to, err, got, want)

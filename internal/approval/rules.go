@@ -63,6 +63,12 @@ func (r Record) answer(v Reviewer, reason string, to Status, now time.Time) (Rec
 	if len(reason) > MaxReason {
 		return r, api.Because(api.ErrTooLarge, "say it shorter", "the reason is over %d bytes", MaxReason)
 	}
+	r.ByGroups = nil
+	for _, g := range r.Reviewers {
+		if slices.Contains(v.Groups, g) {
+			r.ByGroups = append(r.ByGroups, g)
+		}
+	}
 	r.Status, r.By, r.Reason, r.AuthTime, r.DecidedAt = to, v.Subject, reason, v.AuthTime.UTC(), now.UTC()
 	return r, nil
 }
@@ -70,6 +76,11 @@ func (r Record) answer(v Reviewer, reason string, to Status, now time.Time) (Rec
 // Approve records a reviewer's yes. It is good for one claim, of the same digest, until Expires.
 func (r Record) Approve(v Reviewer, reason string, now time.Time) (Record, error) {
 	return r.answer(v, reason, Approved, now)
+}
+
+// StillReviewed says whether who answered is in one of the groups that review the hold now: policy may have changed since.
+func (r Record) StillReviewed(groups []string) bool {
+	return slices.ContainsFunc(r.ByGroups, func(g string) bool { return slices.Contains(groups, g) })
 }
 
 // Deny records a reviewer's no.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/client/endpoint"
 	"github.com/sallyport/sallyport/client/endpoint/postgres"
+	"github.com/sallyport/sallyport/client/endpoint/ssh"
 	"github.com/sallyport/sallyport/client/login"
 	"github.com/sallyport/sallyport/client/process"
 	"github.com/sallyport/sallyport/client/run"
@@ -25,6 +26,7 @@ import (
 // protocols are what local endpoints carry; a new one is one line here.
 var protocols = map[string]endpoint.Protocol{
 	"postgres": postgres.Protocol{},
+	"ssh":      ssh.Protocol{},
 }
 
 // app is one call of the program.
@@ -52,11 +54,11 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sallyport",
 		Short: "Stand between AI agents and infrastructure: every command decided, masked and recorded",
-		Long: `Sallyport lets AI agents, scripts and people use databases with no credential of theirs. Every command that they send is
+		Long: `Sallyport lets AI agents, scripts and people use databases and hosts with no credential of theirs. Every command that they send is
 decided by policy, can be held for a person, is masked on the way back, and leaves evidence.
 
 Exit codes: 0 ok, 2 usage, 3 login needed, 4 denied, 5 held or timed out, 6 broker or target unreachable, 10 and above verification.
-run and psql end with the code of the program that they ran.
+run, psql and ssh end with the code of the program that they ran.
 
 Environment: SALLYPORT_URL names the broker, SALLYPORT_HOME holds the login (default ~/.config/sallyport), SALLYPORT_SOCK is set
 inside a run and names whom to speak through.`,
@@ -70,7 +72,7 @@ inside a run and names whom to speak through.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(
-		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.runCommand(), a.connectCommand(), a.psqlCommand(), a.canCommand(),
+		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.runCommand(), a.connectCommand(), a.psqlCommand(), a.sshCommand(), a.proxyCommand(), a.configCommand(), a.canCommand(),
 		a.approvalsCommand(), a.sessionsCommand(), a.actorsCommand(), a.revokeCommand(), a.agentCommand(), versionCommand(),
 	)
 	root.AddCommand(moreCommands()...)

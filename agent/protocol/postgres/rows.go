@@ -64,7 +64,11 @@ func (b *back) pump(ctx context.Context, r *running, m *masking, size int) error
 		if err := b.one(ctx, r, m, size); err != nil {
 			return err
 		}
-		if b.tap.w-b.tap.r < header || b.tap.buf[b.tap.r] != 'D' {
+		if b.tap.w-b.tap.r < header {
+			b.tap.linger = b.few()
+			return nil
+		}
+		if b.tap.buf[b.tap.r] != 'D' {
 			return nil
 		}
 		var err error
@@ -76,6 +80,10 @@ func (b *back) pump(ctx context.Context, r *running, m *masking, size int) error
 		}
 	}
 }
+
+// few says whether what was gathered is worth waiting for more: neither a small answer, which leaves at once, nor half a buffer. The
+// caller holds the lock of out.
+func (b *back) few() bool { return len(b.out.buf) >= outSize/16 && len(b.out.buf) < outSize/2 }
 
 // one passes on one row; the caller holds the lock of out.
 func (b *back) one(ctx context.Context, r *running, m *masking, size int) error {
@@ -92,6 +100,7 @@ func (b *back) one(ctx context.Context, r *running, m *masking, size int) error 
 		return b.stream(r, m, size)
 	}
 	if b.tap.w-b.tap.r < size {
+		b.tap.linger = b.few()
 		if err := b.unlocked(func() error { return b.tap.need(size) }); err != nil {
 			return err
 		}

@@ -125,6 +125,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 	l.q = newQueue(status)
 	b := &back{l: l, q: l.q, out: l.out}
 	b.tap = newTap(l.conn, l.out.flush)
+	b.tap.done = ctx.Done()
 	l.wg.Go(func() {
 		err := b.loop(ctx)
 		if b.last != "" {

@@ -56,6 +56,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	if err := ours(c.Dir); err != nil {
+		return err
+	}
 	unlock, err := lock(filepath.Join(c.Dir, "lock"))
 	if err != nil {
 		return err

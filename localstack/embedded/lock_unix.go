@@ -20,3 +20,18 @@ func lock(path string) (unlock func(), err error) {
 	}
 	return func() { _ = f.Close() }, nil
 }
+
+// ours refuses a directory in which somebody else could put files of their own where keys and configuration are looked for.
+func ours(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("data directory %s belongs to another user: give another --dir", dir)
+	}
+	if perm := info.Mode().Perm(); perm&0o022 != 0 {
+		return fmt.Errorf("data directory %s has mode %04o: others can put files into it (chmod go-w %s)", dir, perm, dir)
+	}
+	return nil
+}

@@ -11,11 +11,11 @@ import (
 
 // FS holds one directory per pack.
 //
-//go:embed guarded-postgres
+//go:embed guarded-postgres guarded-ssh
 var FS embed.FS
 
 // Names lists the packs.
-var Names = []string{"guarded-postgres"}
+var Names = []string{"guarded-postgres", "guarded-ssh"}
 
 // Pack returns a pack's directory, for policy.Load.
 func Pack(name string) (fs.FS, error) {

@@ -111,7 +111,8 @@ type caseWant struct {
 var (
 	assurances = map[string]access.Assurance{"": access.Exchanged, "inherited": access.Inherited, "declared": access.Declared,
 		"exchanged": access.Exchanged, "attested": access.Attested, "isolated": access.Isolated}
-	kinds = []access.ResourceKind{access.KindDatabase, access.KindTable, access.KindFunction, access.KindSetting, access.KindHost}
+	kinds = []access.ResourceKind{access.KindDatabase, access.KindTable, access.KindFunction, access.KindSetting, access.KindHost,
+		access.KindProgram, access.KindPath, access.KindAddress}
 	// noon is when cases happen that do not say when: a Wednesday.
 	noon = time.Date(2026, 1, 7, 12, 0, 0, 0, time.UTC)
 )

@@ -66,14 +66,12 @@ func refusedStatement(n any) (rule, hint string) {
 	switch n.(type) {
 	case *pg.PrepareStmt, *pg.ExecuteStmt:
 		return "postgres.prepare", "PREPARE and EXECUTE as statements do not pass the gate; prepare by the protocol, as drivers do"
-	case *pg.DeclareCursorStmt, *pg.FetchStmt, *pg.ClosePortalStmt:
+	case *pg.DeclareCursorStmt, *pg.FetchStmt:
 		return "postgres.cursor", "cursors do not pass the gate; use LIMIT, or a driver's row-limited fetch"
 	case *pg.LockStmt:
 		return "postgres.lock", "LOCK does not pass the gate; use SELECT … FOR UPDATE on the rows that you need"
-	case *pg.ListenStmt, *pg.NotifyStmt, *pg.UnlistenStmt:
+	case *pg.ListenStmt, *pg.NotifyStmt:
 		return "postgres.notify", "LISTEN and NOTIFY do not pass the gate"
-	case *pg.DiscardStmt:
-		return "postgres.discard", "DISCARD would reset the session's role and search path; open a new connection instead"
 	case *pg.AlterSystemStmt, *pg.LoadStmt, *pg.CheckPointStmt, *pg.CreateExtensionStmt, *pg.AlterExtensionStmt,
 		*pg.AlterExtensionContentsStmt, *pg.CreatedbStmt, *pg.DropdbStmt, *pg.AlterDatabaseStmt, *pg.AlterDatabaseSetStmt,
 		*pg.CreateTableSpaceStmt, *pg.DropTableSpaceStmt, *pg.CreateFdwStmt, *pg.AlterFdwStmt, *pg.CreateForeignServerStmt,

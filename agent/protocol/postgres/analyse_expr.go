@@ -81,6 +81,12 @@ func plainNode(n any) bool {
 func (a *analysis) function(n *pg.FuncCall, p place) {
 	a.see(n)
 	names := stringsOf(n.GetFuncname())
+	if name := a.setsFreely(names, n.GetArgs()); name != "" {
+		a.call("set_config")
+		a.touch(access.Read, access.KindSetting, name)
+		a.exprs(n.GetArgs(), p.in("in a function"))
+		return
+	}
 	if !a.callNamed(names) {
 		a.incomplete("function %q is not known", strings.Join(names, "."))
 	}
@@ -91,6 +97,18 @@ func (a *analysis) function(n *pg.FuncCall, p place) {
 	if w := n.GetOver(); w != nil {
 		a.expr(w, in)
 	}
+}
+
+// setsFreely names the setting that a call of set_config changes, where SET might change it too: drivers write it so.
+func (a *analysis) setsFreely(names []string, args []*pg.Node) string {
+	if len(names) == 0 || names[len(names)-1] != "set_config" || len(names) > 1 && names[0] != "pg_catalog" || len(args) != 3 || len(a.cat.functions["set_config"]) > 0 {
+		return ""
+	}
+	name := strings.ToLower(args[0].GetAConst().GetSval().GetSval())
+	if !slices.Contains(freeSettings, name) {
+		return ""
+	}
+	return name
 }
 
 // callNamed notes a call by its name of up to three parts. false means that no such function is known.
@@ -132,7 +150,10 @@ func (a *analysis) callIn(schema, name string) bool {
 			known = true
 		}
 	}
-	if slices.Contains(a.cat.functions[name], schema) {
+	if schema == "information_schema" && strings.HasPrefix(name, "_pg_") { // the server's own, behind those views: they only compute
+		a.call(relName{schema, name}.display())
+		known = true
+	} else if slices.Contains(a.cat.functions[name], schema) {
 		a.risky(relName{schema, name}.display(), name)
 		known = true
 	}

@@ -56,12 +56,34 @@ func (a *analysis) statement(n *pg.Node) string {
 		}
 		a.database(access.Read)
 		return "SET CONSTRAINTS"
-	case *pg.DeallocateStmt:
-		a.refuse("postgres.deallocate", "DEALLOCATE as a statement does not pass the gate; close prepared statements by the protocol's own message")
-		return "DEALLOCATE"
+	case *pg.DeallocateStmt, *pg.DiscardStmt, *pg.UnlistenStmt, *pg.ClosePortalStmt:
+		return a.tidy(s)
 	default:
 		return a.definition(s)
 	}
+}
+
+// tidy is what drivers and pools clean a session with. None of it can take the session anywhere but to where it began, and where that is
+// not what the room holds on to, the check for drift ends it.
+func (a *analysis) tidy(n any) string {
+	a.database(access.Read)
+	switch s := n.(type) {
+	case *pg.DeallocateStmt:
+		a.plan.forgets = append(a.plan.forgets, s.GetName())
+		a.plan.forgetsAll = a.plan.forgetsAll || s.GetName() == ""
+		return "DEALLOCATE"
+	case *pg.DiscardStmt:
+		if s.GetTarget() == pg.DiscardMode_DISCARD_ALL {
+			a.plan.forgetsAll, a.plan.mayDrift, a.plan.named = true, true, true
+		}
+		return "DISCARD"
+	case *pg.ClosePortalStmt:
+		if s.GetPortalname() != "" {
+			a.refuse("postgres.cursor", "cursors do not pass the gate, so there is none to close; CLOSE ALL passes")
+		}
+		return "CLOSE"
+	}
+	return "UNLISTEN"
 }
 
 // explain: EXPLAIN ANALYZE runs the statement, EXPLAIN alone only plans it, so that what would be written is merely read. Estimates tell
@@ -230,14 +252,15 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 	verb := "SET"
 	switch s.GetKind() {
 	case pg.VariableSetKind_VAR_RESET_ALL:
-		a.refuse("postgres.reset-all", "RESET ALL would change role and search path; reset the one setting you mean")
+		a.database(access.Read)
+		a.plan.mayDrift, a.plan.named = true, true // back to how the session began, which is what is pinned
 		return "RESET ALL"
 	case pg.VariableSetKind_VAR_SET_MULTI:
 		return a.setMulti(s, name)
 	case pg.VariableSetKind_VAR_RESET:
 		verb = "RESET"
 	}
-	a.touch(access.Write, access.KindSetting, name)
+	a.touch(access.Read, access.KindSetting, name) // of what is let through nothing lasts or reaches beyond the session
 	for _, v := range s.GetArgs() {
 		if unwrap(v) != nil && v.GetAConst() == nil && v.GetTypeCast() == nil {
 			a.incomplete("a value of SET is not understood")
@@ -261,7 +284,7 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 func (a *analysis) setMulti(s *pg.VariableSetStmt, name string) string {
 	switch name {
 	case "transaction", "session characteristics":
-		a.touch(access.Write, access.KindSetting, "transaction")
+		a.touch(access.Read, access.KindSetting, "transaction")
 		for _, o := range s.GetArgs() {
 			a.transactionMode(o)
 		}

@@ -273,6 +273,15 @@ func (f *front) drifted(ctx context.Context) error {
 func (f *front) after(p plan) {
 	f.stale = f.stale || p.changesCatalogue
 	f.drift = f.drift || p.mayDrift
+	// Whether the target does it is not waited for: a statement that it keeps is one that cannot be bound any more.
+	for _, name := range p.forgets {
+		f.forget(name)
+	}
+	if p.forgetsAll {
+		for name := range f.statements {
+			f.forget(name)
+		}
+	}
 }
 
 // moves carries on what a command does to the transaction, for the facts of those that follow in the same segment.

@@ -55,6 +55,9 @@ type plan struct {
 	// named says that what may drift was asked for by name, and is not a trigger's doing: nothing that follows before the same Sync is
 	// understood. Drivers send rows for tables with triggers in pipelines; those functions are the database owner's, not the client's choice.
 	named bool
+	// forgets names prepared statements that are gone once it has run; forgetsAll means all of them.
+	forgets    []string
+	forgetsAll bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
 }

@@ -498,3 +498,32 @@ func TestPG34_PG56_PipelineAfterChange(t *testing.T) {
 		}
 	}
 }
+
+// Pools and drivers clean sessions with these; a prepared statement that is gone is gone for the room too, and the pins hold.
+func TestSessionsAreTidied(t *testing.T) {
+	h := openHouse(t, newScript(nil), nil)
+	c := dialRaw(t, h)
+	c.startup(t)
+	for _, tt := range []struct {
+		what string
+		msg  []byte
+		tags string
+	}{
+		{"prepare two", join(appendParse(nil, "a", "select 1"), appendParse(nil, "b", "select 2"), appendBare(nil, 'S')), "11Z"},
+		{"one goes", appendQuery(nil, "deallocate a"), "CZ"},
+		{"it is gone", join(appendBind(nil, "", "a"), appendBare(nil, 'S')), "EZ"},
+		{"the other is there", join(appendBind(nil, "", "b"), appendExecute(nil, ""), appendBare(nil, 'S')), "2DCZ"},
+		{"its name is free", join(appendParse(nil, "a", "select 'again'"), appendBind(nil, "", "a"), appendExecute(nil, ""), appendBare(nil, 'S')), "12DCZ"},
+		{"all go, by the extended protocol", join(appendParse(nil, "", "deallocate all"), appendBind(nil, "", ""), appendExecute(nil, ""), appendBare(nil, 'S')), "12CZ"},
+		{"none is there", join(appendBind(nil, "", "b"), appendBare(nil, 'S')), "EZ"},
+		{"discard all", appendQuery(nil, "discard all"), "CZ"},
+		{"what asyncpg resets with", appendQuery(nil, "select pg_advisory_unlock_all(); close all; unlisten *; reset all;"), "TDCCCCZ"},
+		{"the session goes on", appendQuery(nil, "select 1"), "TDCZ"},
+	} {
+		c.write(t, tt.msg)
+		tags := c.until(t, 'Z')
+		if strings.ReplaceAll(tags, "S", "") != strings.ReplaceAll(tt.tags, "S", "") {
+			t.Errorf("%s: %s, want %s", tt.what, tags, tt.tags)
+		}
+	}
+}

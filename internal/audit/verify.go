@@ -30,10 +30,16 @@ type VerifyConfig struct {
 	Heads store.Heads
 	// Key is the log's verifier key, kept apart from the log by an auditor who does not trust its keeper.
 	Key string
-	// Rows is the live audit table, to be held against the log; nil verifies the log alone.
-	Rows store.Feed
+	// Rows is the live store, its audit table to be held against the log; nil verifies the log alone.
+	Rows Rows
 	// Saved is an earlier checkpoint that the auditor kept: nothing it covered may be gone.
 	Saved []byte
+}
+
+// Rows are the audit table's, and beside them the head that the broker committed.
+type Rows interface {
+	store.Feed
+	Get(ctx context.Context, table string, k store.Key, strong bool) (store.Item, error)
 }
 
 // Problem is one thing that is wrong.
@@ -280,21 +286,13 @@ func (v *verifier) compareHead() error {
 	return nil
 }
 
-// committed finds the broker's head among the live rows.
-func (v *verifier) committed(ctx context.Context) (Head, error) {
-	head, found := Head{}, store.ErrNotFound
-	for after := ""; ; {
-		items, next, err := v.c.Rows.Since(ctx, store.Registry, after, 1000)
-		if err != nil || len(items) == 0 {
-			return head, errors.Join(err, found)
-		}
-		for _, it := range items {
-			if it.Key == HeadKey {
-				found = json.Unmarshal(it.Body, &head)
-			}
-		}
-		after = next
+// committed reads the broker's head.
+func (v *verifier) committed(ctx context.Context) (head Head, err error) {
+	it, err := v.c.Rows.Get(ctx, store.Registry, HeadKey, true)
+	if err != nil {
+		return head, err
 	}
+	return head, json.Unmarshal(it.Body, &head)
 }
 
 // pad marks where entries ought to be between segments. Their names come out when tiles and table are compared.

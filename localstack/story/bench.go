@@ -62,8 +62,18 @@ func Bench(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer stop()
+	l, err := w.local(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	local, stopLocal, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopLocal()
 	direct := fmt.Sprintf("host=%s port=%d user=app password=%s dbname=shop sslmode=disable", w.pg.Host, w.pg.Port, w.secret)
-	lanes := []lane{{"direct", direct}, {"whole gate", gate}}
+	lanes := []lane{{"direct", direct}, {"whole path, gate answers locally", local}, {"whole gate", gate}}
 	out := c.Out
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
 	p("Machine: %d × %s, %s/%s, Linux %s; PostgreSQL on the same machine; %s", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, kernel(), time.Now().UTC().Format("2006-01-02"))
@@ -157,6 +167,32 @@ func (w *world) benchStream(ctx context.Context, p func(string, ...any), lanes [
 		}
 	}
 	return nil
+}
+
+// local is a second system in front of the same database, whose agent asks nobody: benchagent in the place of sallyport-agent.
+func (w *world) local(ctx context.Context) (*world, error) {
+	dir := filepath.Join(w.dir, "local")
+	l := &world{c: w.c, dir: dir, bin: filepath.Join(dir, "bin"), data: filepath.Join(dir, "data"), home: filepath.Join(dir, "alice")}
+	if err := os.MkdirAll(l.bin, 0o700); err != nil {
+		return nil, err
+	}
+	for _, f := range [][2]string{
+		{filepath.Join(w.bin, "sallyport"), filepath.Join(l.bin, "sallyport")},
+		{filepath.Join(w.c.Bin, "bench", "benchagent"), filepath.Join(l.bin, "sallyport-agent")},
+		{filepath.Join(w.dir, "targets.yaml"), filepath.Join(l.dir, "targets.yaml")},
+	} {
+		if err := copyProgram(f[0], f[1]); err != nil {
+			return nil, fmt.Errorf("%w (run `make bench`)", err)
+		}
+	}
+	err := l.startDev(ctx)
+	if err == nil {
+		err = l.loginByToken(ctx, "alice", "engineers")
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 // connect runs `sallyport connect app` and returns its DSN.

@@ -1,7 +1,9 @@
 package token
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
@@ -81,9 +83,34 @@ func mayRevoke(c tokens.Claims, node access.ActorID, path []access.ActorID) bool
 	return c.Lineage().Depth() == 0 || node != self && slices.Contains(path, self)
 }
 
+// Whoever is to be revoked may change the same item as fast as it can, by revoking what it started itself: revoking waits its turn, for
+// some seconds if need be.
+const (
+	revokeAttempts = 200
+	maxPause       = 50 * time.Millisecond
+)
+
+// pause waits a random while after a lost race, longer the more were lost.
+func pause(ctx context.Context, lost int) error {
+	if lost == 0 {
+		return nil
+	}
+	t := time.NewTimer(rand.N(min(time.Duration(lost)*2*time.Millisecond, maxPause)))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
 func (f *function) kill(r *http.Request, c tokens.Claims, in api.RevokeRequest, path []access.ActorID, until, now time.Time) error {
 	lineage := c.Lineage()
-	for range attempts {
+	for try := range revokeAttempts {
+		if err := pause(r.Context(), try); err != nil {
+			return unavailable(err)
+		}
 		root, it, err := tokens.GetRoot(r.Context(), f.Items, in.Root, true)
 		if err != nil {
 			if errors.Is(err, api.ErrLogin) {

@@ -58,7 +58,7 @@ func TestFunctions(t *testing.T) {
 			t.Errorf("%s: takes policies from elsewhere, or sits in a network", f)
 		}
 		url := p["FunctionUrlConfig"]
-		if (url == nil) != (f == "seal") || url != nil && (at(url, "AuthType") != "NONE" || at(url, "InvokeMode") != "RESPONSE_STREAM" || at(url, "Cors") != nil) {
+		if (url == nil) != (f == "seal") || url != nil && (at(url, "AuthType") != "NONE" || at(url, "InvokeMode") != "BUFFERED" || at(url, "Cors") != nil) {
 			t.Errorf("%s: function URL %v", f, url)
 		}
 		if strings.Contains(fmt.Sprint(p["Environment"], at(global, "Environment")), title(f)+"FunctionUrl") {

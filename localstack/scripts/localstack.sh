@@ -5,7 +5,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 here=localstack/local-aws
 into=build/local-aws/localstack
-version=$(cat "$here"/localstack-4.14.txt "$here"/main.py "$here"/seed.py "$here"/executor/*/*.py | sha256sum | cut -c1-16)
+version=$(cat "$here"/localstack-4.14.txt "$here"/localstack_main.py "$here"/seed.py "$here"/executor/*/*.py | sha256sum | cut -c1-16)
 [ "$(cat "$into/.version" 2>/dev/null)" = "$version" ] && exit 0
 
 lacks() { echo "localstack: $1 is missing: $2" >&2; exit 3; }
@@ -30,5 +30,5 @@ mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -Dartifact
 java=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java.home = //p')
 "$into/venv/bin/python" "$here/seed.py" "$into/root" build/local-aws/dynamodb/lib "$java" "$into/byte-buddy-agent-1.15.10.jar"
 npm install --silent --no-fund --no-audit --prefix "$into/root/var/lib/localstack/lib/kinesis-local/0.5.2" kinesis-local@0.5.2
-cp "$here/main.py" "$into/main.py"
+
 echo "$version" >"$into/.version"

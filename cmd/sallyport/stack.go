@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/dir"
+	"github.com/sallyport/sallyport/internal/policy"
+	deployment "github.com/sallyport/sallyport/internal/stack"
+	"github.com/sallyport/sallyport/internal/token"
+	"github.com/sallyport/sallyport/policies"
+)
+
+func stackCommand() *cobra.Command {
+	c := &cobra.Command{Use: "stack", Short: "Operate a deployment on AWS, with an operator's own AWS credentials",
+		Long: `These commands act on the tables, buckets and keys of a deployed stack. They take AWS credentials and region from the environment
+(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION); with a profile, put them there first:
+
+  eval "$(aws configure export-credentials --format env)"
+
+--stack NAME asks the AWS command line for the stack's outputs; --outputs FILE reads them instead, as describe-stacks prints them.`}
+	c.AddCommand(stackInitCommand(), stackPublishCommand(), stackRelayCommand(), stackEvidenceCommand())
+	return c
+}
+
+// which says which stack is meant.
+type which struct{ name, file string }
+
+func (w *which) flags(c *cobra.Command) {
+	c.Flags().StringVar(&w.name, "stack", "", "name of the CloudFormation stack")
+	c.Flags().StringVar(&w.file, "outputs", "", "file with the output of `aws cloudformation describe-stacks`, - for standard input")
+}
+
+// maxOutputs bounds what is read of a stack's description; CloudFormation's own limit of outputs is far below.
+const maxOutputs = 1 << 20
+
+// outputs reads the stack's outputs.
+func (w *which) outputs(cmd *cobra.Command) (map[string]string, error) {
+	var raw []byte
+	var err error
+	switch {
+	case (w.name == "") == (w.file == ""):
+		return nil, usage(cmd, "give either --stack or --outputs")
+	case w.file == "-":
+		raw, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxOutputs))
+	case w.file != "":
+		raw, err = os.ReadFile(w.file)
+	default:
+		raw, err = describe(cmd.Context(), w.name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("outputs of the stack: %w", err)
+	}
+	var d struct {
+		Stacks []struct {
+			Outputs []struct{ OutputKey, OutputValue string }
+		}
+	}
+	if err := json.Unmarshal(raw, &d); err != nil || len(d.Stacks) != 1 || len(d.Stacks[0].Outputs) == 0 {
+		return nil, api.Because(api.ErrBadRequest, "want what `aws cloudformation describe-stacks --stack-name NAME` prints", "no outputs of one stack: %v", err)
+	}
+	out := map[string]string{}
+	for _, o := range d.Stacks[0].Outputs {
+		out[o.OutputKey] = o.OutputValue
+	}
+	return out, nil
+}
+
+func describe(ctx context.Context, name string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "aws", "cloudformation", "describe-stacks", "--stack-name", name, "--output", "json") // #nosec: a name, no shell
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	b, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
+	}
+	return b, nil
+}
+
+func (w *which) open(cmd *cobra.Command) (*deployment.Stack, map[string]string, error) {
+	out, err := w.outputs(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := deployment.Open(deployment.FromOutputs(out, os.Getenv))
+	return s, out, s.Err()
+}
+
+func stackInitCommand() *cobra.Command {
+	var w which
+	var from, pack string
+	c := &cobra.Command{
+		Use:   "init --stack NAME (--policy DIR | --pack PACK)",
+		Short: "Make a new stack ready: its CA, its secret and its first policy",
+		Long: `Make the certificate over the CA key, the secret that seals sessions, and publish a policy. Until this was done the functions refuse
+everything. Doing it again changes nothing but the policy.`,
+		Example: "  sallyport stack init --stack sallyport --policy ./policy",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := bundleFrom(cmd, from, pack)
+			if err != nil {
+				return err
+			}
+			s, out, err := w.open(cmd)
+			if err != nil {
+				return err
+			}
+			if err := s.Init(cmd.Context()); err != nil {
+				return err
+			}
+			if err := s.Publish(cmd.Context(), b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "the stack is ready; policy %s is active\n\nexport SALLYPORT_URL=%s\nconsole %s\n", b.Address, out["Broker"], out["Console"])
+			return err
+		},
+	}
+	w.flags(c)
+	c.Flags().StringVar(&from, "policy", "", "policy directory")
+	c.Flags().StringVar(&pack, "pack", "", "ready-made pack instead of a directory")
+	return c
+}
+
+func stackPublishCommand() *cobra.Command {
+	var w which
+	c := &cobra.Command{
+		Use:   "publish DIR --stack NAME",
+		Short: "Make a policy directory the active policy",
+		Long: `Publish a policy; it decides within a second. Publishing an older one is the way back. The directory is linted and its cases are run
+first: one that fails is not published.`,
+		Example: "  sallyport stack publish ./policy --stack sallyport",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := bundleFrom(cmd, args[0], "")
+			if err != nil {
+				return err
+			}
+			s, _, err := w.open(cmd)
+			if err != nil {
+				return err
+			}
+			if err := s.Publish(cmd.Context(), b); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "policy %s is active\n", b.Address)
+			return err
+		},
+	}
+	w.flags(c)
+	return c
+}
+
+// bundleFrom loads a policy whose own cases hold.
+func bundleFrom(cmd *cobra.Command, from, pack string) (*policy.Bundle, error) {
+	if (from == "") == (pack == "") {
+		return nil, usage(cmd, "give either --policy or --pack")
+	}
+	files := os.DirFS(from)
+	if pack != "" {
+		var err error
+		if files, err = policies.Pack(pack); err != nil {
+			return nil, usage(cmd, "%v", err)
+		}
+	}
+	b, err := policy.Load(files)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range b.Test() {
+		if len(r.Failures) > 0 {
+			return nil, api.Because(api.ErrBadRequest, "see `sallyport policy test`", "the policy's own case %q fails", r.Name)
+		}
+	}
+	return b, nil
+}
+
+func stackRelayCommand() *cobra.Command {
+	var w which
+	var names, ips []string
+	var broker bool
+	c := &cobra.Command{
+		Use:   "relay-certificate DIR --stack NAME --dns NAME…",
+		Short: "Make a key and a certificate for a relay",
+		Long: `Write key.pem, cert.pem and ca.pem into DIR, which is made: what sallyport-relay needs. The certificate is good for 30 days; a relay reads
+new files without a restart.`,
+		Example: "  sallyport stack relay-certificate ./relay --stack sallyport --dns relay.example.com",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			server := token.ServerNames{DNS: names, URI: token.URIRelay}
+			if broker {
+				server.URI = token.URIBroker
+			}
+			for _, s := range ips {
+				ip := net.ParseIP(s)
+				if ip == nil {
+					return usage(cmd, "--ip %q is not an address", s)
+				}
+				server.IPs = append(server.IPs, ip)
+			}
+			if len(names)+len(ips) == 0 {
+				return usage(cmd, "--dns or --ip is missing: under which names is the relay reached?")
+			}
+			return w.certificate(cmd, args[0], server)
+		},
+	}
+	w.flags(c)
+	c.Flags().StringSliceVar(&names, "dns", nil, "a name of the relay; may be given more than once")
+	c.Flags().BoolVar(&broker, "broker", false, "for a server in front of all functions instead, which clients pin by #ca=…")
+	c.Flags().StringSliceVar(&ips, "ip", nil, "an address of the relay; may be given more than once")
+	return c
+}
+
+func (w *which) certificate(cmd *cobra.Command, into string, names token.ServerNames) error {
+	s, _, err := w.open(cmd)
+	if err != nil {
+		return err
+	}
+	ca := s.CA(cmd.Context())
+	if err := s.Err(); err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := ca.IssueServer(cmd.Context(), &key.PublicKey, names, time.Now())
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(into, 0o700); err != nil {
+		return err
+	}
+	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), ca.PEM()...)
+	return errors.Join(
+		os.WriteFile(filepath.Join(into, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}), 0o600),
+		os.WriteFile(filepath.Join(into, "cert.pem"), chain, 0o600),
+		os.WriteFile(filepath.Join(into, "ca.pem"), ca.PEM(), 0o600))
+}
+
+func stackEvidenceCommand() *cobra.Command {
+	var w which
+	c := &cobra.Command{
+		Use:   "evidence DIR --stack NAME",
+		Short: "Fetch the evidence log, for audit verify",
+		Long: `Copy the log's objects into DIR/evidence, which must not hold a checkpoint yet, and the log's key beside them, as KMS has it now: compare
+it with the copy that you keep.`,
+		Example: `  sallyport stack evidence ./fetched --stack sallyport
+  sallyport audit verify --dir ./fetched`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, _, err := w.open(cmd)
+			if err != nil {
+				return err
+			}
+			n, err := fetchEvidence(cmd.Context(), s, filepath.Join(args[0], "evidence"))
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d objects are in %s; next: sallyport audit verify --dir %s\n", n, filepath.Join(args[0], "evidence"), args[0])
+			return err
+		},
+	}
+	w.flags(c)
+	return c
+}
+
+func fetchEvidence(ctx context.Context, s *deployment.Stack, into string) (n int, err error) {
+	key, origin := s.Signer(ctx, deployment.KeyCheckpoint), s.Setting(deployment.Origin)
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	line, err := audit.VerifierKey(origin, key.Public())
+	if err != nil {
+		return 0, err
+	}
+	to, err := dir.Open(into)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if n, err = s.CopyEvidence(ctx, to, to); err != nil {
+		return n, err
+	}
+	return n, to.Create(ctx, evidenceKeyFile, []byte(line+"\n"))
+}

@@ -1,0 +1,127 @@
+package deployed
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"time"
+)
+
+// stackName is the stack's, as in samconfig.toml.
+const stackName = "sallyport"
+
+// deployLimit is for `sam deploy`: 15 s on MiniStack, 30 s on LocalStack, when nothing else runs.
+const deployLimit = 5 * time.Minute
+
+// cloud runs the AWS command line and SAM against an emulator.
+type cloud struct {
+	root     string // of the repository
+	dir      string // for what the tools write
+	endpoint string
+}
+
+func (c cloud) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	bin := filepath.Join(c.root, "build", "aws-tools", "bin")
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	cmd.Dir = c.root
+	cmd.Env = append(account, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+c.dir, "AWS_ENDPOINT_URL="+c.endpoint, "AWS_PAGER=", "SAM_CLI_TELEMETRY=0",
+		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
+	return cmd
+}
+
+// aws calls one operation and decodes its answer; out nil takes any.
+func (c cloud) aws(ctx context.Context, out any, args ...string) error {
+	b, err := run(ctx, c.command(ctx, "aws", append(args, "--output", "json")...))
+	if err != nil {
+		return fmt.Errorf("aws %s: %w", strings.Join(args[:2], " "), err)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("aws %s: %w in %s", strings.Join(args[:2], " "), err, b)
+	}
+	return nil
+}
+
+// arch is the processor that functions run on here: the host's.
+func arch() string {
+	if runtime.GOARCH == "amd64" {
+		return "x86_64"
+	}
+	return "arm64"
+}
+
+// deploy is `sam deploy`, as `make deploy` runs it, with the parameters that only a running local system knows.
+func (c cloud) deploy(ctx context.Context, parameters map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, deployLimit)
+	defer cancel()
+	args := []string{"deploy", "-t", filepath.Join(c.root, "infra", "template.yaml"), "--config-file", filepath.Join(c.root, "samconfig.toml"), "--config-env", "local",
+		"--no-progressbar", "--parameter-overrides"}
+	for k, v := range parameters {
+		args = append(args, k+"="+v)
+	}
+	sort.Strings(args[len(args)-len(parameters):])
+	if _, err := run(ctx, c.command(ctx, "sam", args...)); err != nil {
+		return fmt.Errorf("sam deploy: %w", err)
+	}
+	return nil
+}
+
+// outputs are the stack's.
+func (c cloud) outputs(ctx context.Context) (map[string]string, error) {
+	var out struct {
+		Stacks []struct {
+			StackStatus string
+			Outputs     []struct{ OutputKey, OutputValue string }
+		}
+	}
+	if err := c.aws(ctx, &out, "cloudformation", "describe-stacks", "--stack-name", stackName); err != nil {
+		return nil, err
+	}
+	if len(out.Stacks) != 1 || !strings.HasSuffix(out.Stacks[0].StackStatus, "_COMPLETE") {
+		return nil, fmt.Errorf("stack %s: %+v", stackName, out.Stacks)
+	}
+	m := map[string]string{}
+	for _, o := range out.Stacks[0].Outputs {
+		m[o.OutputKey] = o.OutputValue
+	}
+	return m, nil
+}
+
+// physical are the stack's resources: logical id to physical.
+func (c cloud) physical(ctx context.Context) (map[string]string, error) {
+	var out struct {
+		StackResources []struct{ LogicalResourceId, PhysicalResourceId string }
+	}
+	if err := c.aws(ctx, &out, "cloudformation", "describe-stack-resources", "--stack-name", stackName); err != nil {
+		return nil, err
+	}
+	m := map[string]string{}
+	for _, r := range out.StackResources {
+		m[r.LogicalResourceId] = r.PhysicalResourceId
+	}
+	return m, nil
+}
+
+// finish does by API what MiniStack leaves out of a template: TTL, point-in-time recovery, Object Lock. Nothing of it is needed on AWS.
+func (c cloud) finish(ctx context.Context, outputs map[string]string) error {
+	for _, t := range []string{"GrantsTable", "ApprovalsTable", "RegistryTable", "AuditTable"} {
+		if t != "AuditTable" {
+			if err := c.aws(ctx, nil, "dynamodb", "update-time-to-live", "--table-name", outputs[t], "--time-to-live-specification", "Enabled=true,AttributeName=expires"); err != nil {
+				return err
+			}
+		}
+		if err := c.aws(ctx, nil, "dynamodb", "update-continuous-backups", "--table-name", outputs[t], "--point-in-time-recovery-specification", "PointInTimeRecoveryEnabled=true"); err != nil {
+			return err
+		}
+	}
+	return c.aws(ctx, nil, "s3api", "put-object-lock-configuration", "--bucket", outputs["EvidenceBucket"], "--object-lock-configuration",
+		`{"ObjectLockEnabled":"Enabled","Rule":{"DefaultRetention":{"Mode":"GOVERNANCE","Days":1}}}`)
+}

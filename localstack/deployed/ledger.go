@@ -1,0 +1,177 @@
+package deployed
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Call is one AWS action that a function called, on a resource as infra/calls.tsv names it.
+type Call struct{ Function, Action, Resource string }
+
+// ledger stands between the functions and the local AWS and writes down what each of them calls. A function is known by its
+// credentials, which MiniStack derives from the names of the function and its role.
+type ledger struct {
+	forward http.Handler
+
+	mu        sync.Mutex
+	functions map[string]string // access key id: function
+	resources map[string]string // name of a table, bucket or key: as in calls.tsv
+	calls     map[Call]int
+	refused   []string
+}
+
+func newLedger(to *url.URL) *ledger {
+	l := &ledger{functions: map[string]string{}, resources: map[string]string{}, calls: map[Call]int{}}
+	l.forward = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host                         // it is signed
+			r.Out.Header.Set("X-Forwarded-Proto", "https") // as on AWS: bucket policies ask for it
+		},
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusForbidden || r.StatusCode == http.StatusBadRequest && strings.Contains(r.Header.Get("X-Amzn-Errortype"), "AccessDenied") {
+				l.note(r.Request)
+			}
+			return nil
+		},
+	}
+	return l
+}
+
+// credentials is the access key id that MiniStack gives a function.
+func credentials(functionARN, roleARN string) string {
+	h := sha256.Sum256([]byte(functionARN + ":" + roleARN))
+	return "ASIA" + strings.ToUpper(hex.EncodeToString(h[:])[:16])
+}
+
+func (l *ledger) note(r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = append(l.refused, fmt.Sprintf("%s: %s %s %s", l.functions[keyID(r)], r.Method, r.URL.Path, r.Header.Get("X-Amz-Target")))
+}
+
+// maxCall bounds what is read of a request to find the table or key that it names.
+const maxCall = 32 << 20
+
+func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		return
+	}
+	r.Body = io.NopCloser(strings.NewReader(string(b)))
+	l.enter(r, b)
+	l.forward.ServeHTTP(w, r)
+}
+
+// keyID is the access key id of a signed request.
+func keyID(r *http.Request) string {
+	_, id, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	id, _, _ = strings.Cut(id, "/")
+	return id
+}
+
+func (l *ledger) enter(r *http.Request, body []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.functions[keyID(r)]
+	if !ok {
+		return // an operator's
+	}
+	for _, c := range actions(r, body) {
+		c.Function = f
+		name, rest, _ := strings.Cut(c.Resource, "/")
+		if known, ok := l.resources[name]; ok {
+			c.Resource = known
+			if top, _, below := strings.Cut(rest, "/"); known == "BlobsBucket.Arn" && below {
+				c.Resource += "/" + top + "/*"
+			} else if rest != "" {
+				c.Resource += "/*"
+			}
+		}
+		l.calls[c]++
+	}
+}
+
+// actions says which IAM actions a request needs, on which names.
+func actions(r *http.Request, body []byte) []Call {
+	service, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	var in struct {
+		TableName     string
+		KeyId         string
+		TransactItems []map[string]struct{ TableName string }
+	}
+	_ = json.Unmarshal(body, &in) // S3's bodies are not JSON
+	switch {
+	case strings.HasPrefix(service, "DynamoDB_") && operation == "TransactWriteItems":
+		var all []Call
+		for _, item := range in.TransactItems {
+			for kind, on := range item {
+				all = append(all, Call{Action: "dynamodb:" + map[string]string{"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}[kind], Resource: on.TableName})
+			}
+		}
+		return all
+	case strings.HasPrefix(service, "DynamoDB_"):
+		return []Call{{Action: "dynamodb:" + operation, Resource: in.TableName}}
+	case service == "TrentService":
+		return []Call{{Action: "kms:" + operation, Resource: in.KeyId[strings.LastIndex(in.KeyId, "/")+1:]}}
+	case service == "":
+		path := strings.TrimPrefix(r.URL.Path, "/")
+		bucket, object, _ := strings.Cut(path, "/")
+		if object == "" {
+			return []Call{{Action: "s3:ListBucket", Resource: bucket}}
+		}
+		return []Call{{Action: "s3:" + map[string]string{"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}[r.Method] + "", Resource: path}}
+	default:
+		return []Call{{Action: service + ":" + operation}}
+	}
+}
+
+// Calls are the calls so far, sorted.
+func (l *ledger) all() []Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]Call, 0, len(l.calls))
+	for c := range l.calls {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b Call) int { return strings.Compare(a.line(), b.line()) })
+	return all
+}
+
+func (c Call) line() string { return c.Function + "\t" + c.Action + "\t" + c.Resource }
+
+// denials are the calls that the local AWS refused.
+func (l *ledger) denials() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.refused)
+}
+
+// ReadCalls reads infra/calls.tsv.
+func ReadCalls(path string) (map[Call]bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	all := map[Call]bool{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if c := strings.Split(lines.Text(), "\t"); !strings.HasPrefix(lines.Text(), "#") && len(c) == 3 {
+			all[Call{c[0], c[1], c[2]}] = true
+		}
+	}
+	return all, lines.Err()
+}

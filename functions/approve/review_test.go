@@ -37,6 +37,9 @@ func TestReviewPageShowsWhatWouldRun(t *testing.T) {
 	coder := w.child(w.alice, "coder", "fix <the> bill\u202e")
 	rec := w.hold(coder, func(r *approval.Record) { r.Text = "select 1;\n\n\n-- \u202edrop" })
 	_, p := w.reviewing("rita", rec.ID)
+	if _, hers := w.reviewing("alice", rec.ID); strings.Contains(p.body, `http-equiv="refresh"`) || !strings.Contains(hers.body, `http-equiv="refresh"`) {
+		t.Error("a form reloads itself, or what waits does not")
+	}
 	for _, want := range []string{"coder", "wants to run this on app", "alice", "fix <the> bill⟨U+202E⟩", "shop", "public.accounts", "balance, id", "prod-write", "30 min left",
 		"U+202Edrop", "4 lines", "characters that show nothing", string(rec.Session), "Approve once", "Deny"} {
 		if !p.says(want) {

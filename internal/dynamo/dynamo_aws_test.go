@@ -95,6 +95,18 @@ func (w *world) again(t *testing.T, through func(http.RoundTripper) http.RoundTr
 	}
 }
 
+func TestFeed(t *testing.T) {
+	for name := range servers {
+		t.Run(name, func(t *testing.T) {
+			storetest.Feed(t, func(t *testing.T) (storetest.FedItems, func()) {
+				w := open(t, name, nil)
+				w.set(noon)
+				return w.Tables, func() { w.set(w.c.Now().Add(2 * time.Minute)) }
+			})
+		})
+	}
+}
+
 func TestItems(t *testing.T) {
 	for name := range servers {
 		t.Run(name, func(t *testing.T) {

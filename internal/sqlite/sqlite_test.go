@@ -35,41 +35,8 @@ func TestItems(t *testing.T) {
 	storetest.Items(t, func(t *testing.T) store.Items { return open(t) })
 }
 
-func TestFeedShowsEveryWriteOnceInOrder(t *testing.T) {
-	db := open(t)
-	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			w := store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: fmt.Sprint(i)}}}
-			if err := db.Put(context.Background(), w); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	seen := map[string]bool{}
-	after := ""
-	for len(seen) < 50 {
-		items, next, err := db.Since(t.Context(), store.Audit, after, 7)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, it := range items {
-			if seen[it.SK] {
-				t.Fatalf("item %s twice", it.SK)
-			}
-			seen[it.SK] = true
-		}
-		after = next
-	}
-	wg.Wait()
-	if items, next, err := db.Since(t.Context(), store.Audit, after, 7); err != nil || len(items) != 0 || next != after {
-		t.Fatalf("after the end: %d items, cursor %q, %v", len(items), next, err)
-	}
-	for _, cursor := range []string{"-1", "x", "2026-01-02T03:04"} {
-		if _, _, err := db.Since(t.Context(), store.Audit, cursor, 7); err == nil {
-			t.Errorf("cursor %q was taken", cursor)
-		}
-	}
+func TestFeed(t *testing.T) {
+	storetest.Feed(t, func(t *testing.T) (storetest.FedItems, func()) { return open(t), func() {} })
 }
 
 func TestAnsweredWritesSurviveReopening(t *testing.T) {

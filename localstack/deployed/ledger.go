@@ -146,11 +146,12 @@ func (l *ledger) all() []Call {
 	for c := range l.calls {
 		all = append(all, c)
 	}
-	slices.SortFunc(all, func(a, b Call) int { return strings.Compare(a.line(), b.line()) })
+	slices.SortFunc(all, func(a, b Call) int { return strings.Compare(a.Line(), b.Line()) })
 	return all
 }
 
-func (c Call) line() string { return c.Function + "\t" + c.Action + "\t" + c.Resource }
+// Line is the call as infra/calls.tsv has it.
+func (c Call) Line() string { return c.Function + "\t" + c.Action + "\t" + c.Resource }
 
 // denials are the calls that the local AWS refused.
 func (l *ledger) denials() []string {

@@ -38,7 +38,7 @@ func (p *player) login(ctx context.Context) error {
 			}
 		}
 	}()
-	b, err := newBrowser()
+	b, err := newBrowser(p.file.CA)
 	if err == nil {
 		select {
 		case l := <-link:

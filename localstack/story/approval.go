@@ -7,10 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/api"
@@ -131,7 +129,7 @@ func (p *player) status(ctx context.Context, id, want string) error {
 // lookOnly fetches the link many times, as mail scanners do, and posts to it without a session.
 func (p *player) lookOnly(ctx context.Context, link, id string) error {
 	for range 10 {
-		b, err := newBrowser()
+		b, err := newBrowser(p.file.CA)
 		if err != nil {
 			return err
 		}
@@ -155,7 +153,7 @@ func (p *player) lookOnly(ctx context.Context, link, id string) error {
 
 // requesterRefused: alice may look at her own request, not approve it.
 func (p *player) requesterRefused(ctx context.Context, link, id string) error {
-	b, err := newBrowser()
+	b, err := newBrowser(p.file.CA)
 	if err != nil {
 		return err
 	}
@@ -175,7 +173,7 @@ func (p *player) requesterRefused(ctx context.Context, link, id string) error {
 
 // review logs in freshly as rita, reads the page as a person would, and posts the verdict.
 func (p *player) review(ctx context.Context, link, verdict, statement string) error {
-	b, err := newBrowser()
+	b, err := newBrowser(p.file.CA)
 	if err != nil {
 		return err
 	}
@@ -205,11 +203,7 @@ func (p *player) review(ctx context.Context, link, verdict, statement string) er
 
 // signalBroker stops or starts the broker alone, and waits until that shows.
 func (p *player) signalBroker(stop bool) error {
-	sig := syscall.SIGUSR2
-	if stop {
-		sig = syscall.SIGUSR1
-	}
-	if err := syscall.Kill(p.file.PID, sig); err != nil {
+	if err := p.system.outage(p.world, stop); err != nil {
 		return err
 	}
 	u, err := url.Parse(p.file.Broker)
@@ -225,5 +219,5 @@ func (p *player) signalBroker(stop bool) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the broker at %s did not follow signal %v", filepath.Base(u.Host), sig)
+	return fmt.Errorf("the broker at %s did not go down or up (down: %v)", u.Host, stop)
 }

@@ -50,7 +50,7 @@ func Bench(ctx context.Context, c Config) (err error) {
 		}
 	}
 	began := time.Now()
-	if err := w.startDev(ctx); err != nil {
+	if err := w.start(ctx); err != nil {
 		return err
 	}
 	ready := time.Since(began)
@@ -172,7 +172,7 @@ func (w *world) benchStream(ctx context.Context, p func(string, ...any), lanes [
 // local is a second system in front of the same database, whose agent asks nobody: benchagent in the place of sallyport-agent.
 func (w *world) local(ctx context.Context) (*world, error) {
 	dir := filepath.Join(w.dir, "local")
-	l := &world{c: w.c, dir: dir, bin: filepath.Join(dir, "bin"), data: filepath.Join(dir, "data"), home: filepath.Join(dir, "alice")}
+	l := &world{system: &dev{}, c: w.c, dir: dir, bin: filepath.Join(dir, "bin"), data: filepath.Join(dir, "data"), home: filepath.Join(dir, "alice")}
 	if err := os.MkdirAll(l.bin, 0o700); err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (w *world) local(ctx context.Context) (*world, error) {
 			return nil, fmt.Errorf("%w (run `make bench`)", err)
 		}
 	}
-	err := l.startDev(ctx)
+	err := l.start(ctx)
 	if err == nil {
 		err = l.loginByToken(ctx, "alice", "engineers")
 	}

@@ -68,7 +68,7 @@ func (p *player) searchCredential() error {
 		if err != nil {
 			return err
 		}
-		if err := absent(string(b)+p.devLog.String(), p.secret); err != nil {
+		if err := absent(string(b)+p.system.log(), p.secret); err != nil {
 			return fmt.Errorf("a log holds the credential: %w", err)
 		}
 	}

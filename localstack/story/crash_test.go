@@ -73,7 +73,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(w.startDev(t.Context()))
+	d := w.system.(*dev)
+	must(w.start(t.Context()))
 	must(w.loginByToken(t.Context(), "alice", "engineers"))
 	dsn, stop, err := w.connect(t.Context())
 	must(err)
@@ -89,12 +90,12 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		if round%2 == 1 { // the agent as well, at the same moment
 			must(syscall.Kill(w.file.Agent, syscall.SIGKILL))
 		}
-		must(w.dev.Process.Kill())
-		<-w.exited
-		w.dev = nil
+		must(d.cmd.Process.Kill())
+		<-d.exited
+		d.cmd = nil
 		waitFor(t, func() bool { return syscall.Kill(w.file.Agent, 0) != nil })
 		must(os.Remove(filepath.Join(w.data, "dev.json")))
-		must(w.startDev(t.Context()))
+		must(w.start(t.Context()))
 	}
 	from := a.count()
 	waitFor(t, func() bool { return a.count() > from+20 })
@@ -115,7 +116,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Errorf("PostgreSQL saw select %s, which nothing allowed", m[1])
 		}
 	}
-	must(w.stopDev())
+	must(w.system.stop())
 	if out, code, err := w.cli(t.Context(), "", "audit", "verify", "--dir", w.data); err != nil || code != 0 {
 		t.Errorf("audit verify: exit %d, %v: %s", code, err, out)
 	}

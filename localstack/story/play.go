@@ -30,10 +30,10 @@ func Play(ctx context.Context, c Config) (err error) {
 	p := &player{world: w}
 	defer p.leave()
 	p.say("PostgreSQL is up on %s:%d, its log writes down every statement. Nobody but the agent knows the password of role app.", w.pg.Host, w.pg.Port)
-	if err := w.startDev(ctx); err != nil {
+	if err := w.start(ctx); err != nil {
 		return err
 	}
-	p.say("sallyport dev is up: broker, relay, identity provider, agent. Console: %s", w.file.Console)
+	p.say("%s is up: broker, relay, identity provider, agent. Console: %s", w.system.name(), w.file.Console)
 	for _, s := range []struct {
 		title string
 		run   func(context.Context) error

@@ -56,7 +56,7 @@ func (p *player) record(ctx context.Context) error {
 	// Everything ends; the proof needs nothing that runs.
 	p.leave()
 	p.coderLive, p.testerLive, p.coderRun, p.testerRun = nil, nil, nil, nil
-	if err := p.stopDev(); err != nil {
+	if err := p.system.stop(); err != nil {
 		return err
 	}
 	return p.verify(ctx)

@@ -15,7 +15,7 @@ func Stay(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := w.startDev(ctx); err != nil {
+	if err := w.start(ctx); err != nil {
 		return err
 	}
 	if err := w.loginByToken(ctx, "alice", "engineers"); err != nil {

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/localstack/embedded"
@@ -23,8 +22,11 @@ import (
 
 // Config says what to play with.
 type Config struct {
-	Bin string    // directory of sallyport, sallyport-agent and demo
+	Bin string    // directory of sallyport, sallyport-agent, sallyport-relay and demo
 	Out io.Writer // what people read
+	// AWS plays on the SAM template deployed to this emulator (deployed.MiniStack or LocalStack); "" on the embedded system. Root, the
+	// repository, is needed then. Calls names a file that gets what each function called of AWS.
+	AWS, Root, Calls string
 }
 
 // world is everything that a story needs, in one temporary directory.
@@ -32,12 +34,10 @@ type world struct {
 	c      Config
 	dir    string // of everything; the children may enter it, not list it
 	bin    string // the programs, where a second user can run them
-	data   string // sallyport dev's
+	data   string // the system's
 	pg     *pgserver.Server
 	secret string // the database password that nobody but the agent may know
-	dev    *exec.Cmd
-	exited chan error // dev's end
-	devLog lockedBuffer
+	system system
 	file   embedded.DevFile
 	child  *user.User // whom actors run as; nil where this process may not choose
 	home   string     // the requester's SALLYPORT_HOME
@@ -79,7 +79,10 @@ grant select, insert, update, delete on all tables in schema public to app;
 
 // newWorld starts PostgreSQL. Close ends and removes everything, whatever state it is in.
 func newWorld(ctx context.Context, c Config, extra string) (*world, error) {
-	w := &world{c: c}
+	w := &world{c: c, system: &dev{}}
+	if c.AWS != "" {
+		w.system = &cloud{emulator: c.AWS, root: c.Root, record: c.Calls}
+	}
 	var err error
 	if w.dir, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func (w *world) fill(ctx context.Context, extra string) error {
 	if err := os.Mkdir(w.bin, 0o755); err != nil {
 		return err
 	}
-	for _, p := range []string{"sallyport", "sallyport-agent", "demo"} {
+	for _, p := range []string{"sallyport", "sallyport-agent", "sallyport-relay", "demo"} {
 		if err := copyProgram(filepath.Join(w.c.Bin, p), filepath.Join(w.bin, p)); err != nil {
 			return fmt.Errorf("%w (run `make build`)", err)
 		}
@@ -172,64 +175,15 @@ func secondUser() (*user.User, error) {
 	return nil, errors.New("running as root, and there is no user \"daemon\" to run the actors as")
 }
 
-// readyLimit is how long `sallyport dev` may take on a slow machine.
-const readyLimit = 30 * time.Second
-
-// startDev runs `sallyport dev` and waits for dev.json.
-func (w *world) startDev(ctx context.Context) error {
-	w.dev = exec.Command(filepath.Join(w.bin, "sallyport"), "dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml"))
-	w.dev.Stdout, w.dev.Stderr, w.dev.Env = &w.devLog, &w.devLog, w.env()
-	if err := w.dev.Start(); err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	go func(cmd *exec.Cmd) { done <- cmd.Wait() }(w.dev)
-	deadline := time.After(readyLimit)
-	for {
-		if f, err := embedded.ReadDevFile(w.data); err == nil {
-			w.file, w.exited = f, done
-			return nil
-		}
-		select {
-		case err := <-done:
-			w.dev = nil
-			return fmt.Errorf("sallyport dev ended: %w\n%s", err, w.devLog.String())
-		case <-deadline:
-			return fmt.Errorf("sallyport dev is not ready after %s\n%s", readyLimit, w.devLog.String())
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// stopLimit is how long `sallyport dev` may take to end its agent and to seal.
-const stopLimit = 20 * time.Second
-
-// stopDev stops it in order and waits until nothing of it is left.
-func (w *world) stopDev() error {
-	if w.dev == nil {
-		return nil
-	}
-	dev := w.dev
-	w.dev = nil
-	if err := dev.Process.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stop sallyport dev: %w", err)
-	}
-	select {
-	case err := <-w.exited:
-		if err != nil {
-			return fmt.Errorf("sallyport dev: %w\n%s", err, w.devLog.String())
-		}
-		return nil
-	case <-time.After(stopLimit):
-		return errors.Join(fmt.Errorf("sallyport dev did not stop within %s", stopLimit), dev.Process.Kill())
-	}
+// start brings the system up.
+func (w *world) start(ctx context.Context) (err error) {
+	w.file, err = w.system.start(ctx, w)
+	return err
 }
 
 // Close ends and removes everything.
 func (w *world) Close() error {
-	err := w.stopDev()
+	err := w.system.stop()
 	if w.pg != nil {
 		err = errors.Join(err, w.pg.Stop())
 	}

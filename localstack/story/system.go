@@ -1,0 +1,173 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sallyport/sallyport/localstack/deployed"
+	"github.com/sallyport/sallyport/localstack/embedded"
+)
+
+// system is what a story is played on. Its data lies below world.data: agent/agent.log while it runs, evidence/ when it has stopped.
+type system interface {
+	// start brings it up and returns where everything is.
+	start(ctx context.Context, w *world) (embedded.DevFile, error)
+	// name is what people call it.
+	name() string
+	// outage stops the broker alone, or starts it again.
+	outage(w *world, down bool) error
+	// log is what its programs said.
+	log() string
+	// stop ends everything, in order. Stopping what does not run changes nothing.
+	stop() error
+}
+
+// dev is `sallyport dev`: the embedded system in a process of its own.
+type dev struct {
+	cmd    *exec.Cmd
+	exited chan error // its end
+	said   lockedBuffer
+}
+
+func (d *dev) name() string { return "sallyport dev" }
+
+func (d *dev) log() string { return d.said.String() }
+
+// readyLimit is how long `sallyport dev` may take on a slow machine.
+const readyLimit = 30 * time.Second
+
+func (d *dev) start(ctx context.Context, w *world) (embedded.DevFile, error) {
+	d.cmd = exec.Command(filepath.Join(w.bin, "sallyport"), "dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml"))
+	d.cmd.Stdout, d.cmd.Stderr, d.cmd.Env = &d.said, &d.said, w.env()
+	if err := d.cmd.Start(); err != nil {
+		d.cmd = nil
+		return embedded.DevFile{}, err
+	}
+	done := make(chan error, 1)
+	go func(cmd *exec.Cmd) { done <- cmd.Wait() }(d.cmd)
+	deadline := time.After(readyLimit)
+	for {
+		if f, err := embedded.ReadDevFile(w.data); err == nil {
+			d.exited = done
+			return f, nil
+		}
+		select {
+		case err := <-done:
+			d.cmd = nil
+			return embedded.DevFile{}, fmt.Errorf("sallyport dev ended: %w\n%s", err, d.log())
+		case <-deadline:
+			return embedded.DevFile{}, fmt.Errorf("sallyport dev is not ready after %s\n%s", readyLimit, d.log())
+		case <-ctx.Done():
+			return embedded.DevFile{}, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// stopLimit is how long `sallyport dev` may take to end its agent and to seal.
+const stopLimit = 20 * time.Second
+
+// stop stops it in order and waits until nothing of it is left.
+func (d *dev) stop() error {
+	if d.cmd == nil {
+		return nil
+	}
+	cmd := d.cmd
+	d.cmd = nil
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop sallyport dev: %w", err)
+	}
+	select {
+	case err := <-d.exited:
+		if err != nil {
+			return fmt.Errorf("sallyport dev: %w\n%s", err, d.log())
+		}
+		return nil
+	case <-time.After(stopLimit):
+		return errors.Join(fmt.Errorf("sallyport dev did not stop within %s", stopLimit), cmd.Process.Kill())
+	}
+}
+
+func (d *dev) outage(w *world, down bool) error {
+	sig := syscall.SIGUSR2
+	if down {
+		sig = syscall.SIGUSR1
+	}
+	return syscall.Kill(w.file.PID, sig)
+}
+
+// cloud is the SAM template on a local AWS, with relay and agent beside it.
+type cloud struct {
+	emulator string
+	root     string // of the repository
+	record   string // file for what the functions called; "" writes none
+	w        *world
+	system   *deployed.System
+}
+
+func (c *cloud) name() string { return "the stack on " + c.emulator }
+
+func (c *cloud) start(ctx context.Context, w *world) (embedded.DevFile, error) {
+	users := deployed.People()
+	s, err := deployed.Start(ctx, deployed.Config{Emulator: c.emulator, Root: c.root, Bin: w.bin, Dir: w.data, AgentConfig: filepath.Join(w.dir, "targets.yaml"),
+		Users: users, Say: func(format string, args ...any) { _, _ = fmt.Fprintf(w.c.Out, format+"\n", args...) }})
+	if err != nil {
+		return embedded.DevFile{}, err
+	}
+	c.system, c.w = s, w
+	f := embedded.DevFile{Broker: s.Broker, Relay: s.Relay, Issuer: s.Issuer, Console: s.Console, CA: s.CA, Users: map[string]string{}}
+	for _, u := range users {
+		f.Users[u.Name] = u.Password
+	}
+	return f, nil
+}
+
+func (c *cloud) outage(_ *world, down bool) error { return c.system.Outage(down) }
+
+func (c *cloud) log() string {
+	if c.system == nil {
+		return ""
+	}
+	return c.system.Log()
+}
+
+// stop ends agent and relay, waits until everything is sealed, and fetches the evidence as an auditor would, before the local AWS goes
+// and all that it holds with it.
+func (c *cloud) stop() error {
+	s := c.system
+	if s == nil {
+		return nil
+	}
+	c.system = nil
+	ctx, cancel := context.WithTimeout(context.Background(), deployed.SealLimit+time.Minute)
+	defer cancel()
+	err := s.StopPrograms()
+	if err == nil {
+		err = s.Seal(ctx)
+	}
+	if err == nil {
+		_, err = s.Operator(ctx, "stack", "evidence", c.w.data)
+	}
+	calls, refused := s.Calls()
+	if len(refused) > 0 {
+		err = errors.Join(err, fmt.Errorf("the local AWS refused calls of functions, whose roles lack them: %q", refused))
+	}
+	if c.record != "" {
+		err = errors.Join(err, writeCalls(c.record, calls))
+	}
+	return errors.Join(err, s.Stop())
+}
+
+func writeCalls(path string, calls []deployed.Call) error {
+	var b []byte
+	for _, c := range calls {
+		b = append(b, c.Line()+"\n"...)
+	}
+	return os.WriteFile(path, b, 0o600)
+}

@@ -94,6 +94,28 @@ func checkpoint(t testing.TB) (signed []byte, key string) {
 	return signed, key
 }
 
+// A signature whose length is no multiple of three leaves bits in its last character that no decoder needs.
+func TestASignatureHasOneSpelling(t *testing.T) {
+	for range 200 { // DER signatures have 70 to 72 bytes, with four of the key's id: most leave such bits
+		signed, key := checkpoint(t)
+		end := bytes.IndexByte(signed[bytes.LastIndexByte(signed[:len(signed)-1], '\n')+1:], '=')
+		if end < 0 {
+			continue
+		}
+		other := bytes.Clone(signed)
+		last := bytes.LastIndexByte(signed[:len(signed)-1], '\n') + end
+		other[last]++ // from A to B, from w to x: the bits that are not needed are zero
+		if _, err := audit.OpenCheckpoint(signed, key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := audit.OpenCheckpoint(other, key); err == nil {
+			t.Fatalf("also signed: %q", other[last-8:])
+		}
+		return
+	}
+	t.Fatal("no signature with unused bits")
+}
+
 func TestCheckpointsAreSigned(t *testing.T) {
 	signed, key := checkpoint(t)
 	c, err := audit.OpenCheckpoint(signed, key+"\n")

@@ -75,6 +75,10 @@ func OpenCheckpoint(b []byte, verifier string) (Checkpoint, error) {
 	if len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 0 {
 		return Checkpoint{}, errors.New("checkpoint signature: want exactly one")
 	}
+	// Package note takes any spelling of the signature; a byte that changes nothing when it is decoded has been changed all the same.
+	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+		return Checkpoint{}, fmt.Errorf("checkpoint signature: %w", err)
+	}
 	c, err := parseCheckpoint(n.Text)
 	if err != nil {
 		return Checkpoint{}, err

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -103,15 +104,36 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 			return
 		case *pg.SubLink, *pg.A_Indirection:
 			a.see(s)
+		case *pg.GrantStmt: // inside CREATE SCHEMA
+			a.database(access.Grant)
+			outer := e
+			e = access.Grant
+			defer func() { e = outer }()
 		}
 		children(n, walk)
 	}
 	walk(n)
+	if s, ok := n.(*pg.AlterTableStmt); ok && givesRights(s) {
+		a.database(access.Grant)
+		a.defined(s.GetRelation(), access.Grant, verb)
+	}
 	for _, name := range objectNames(n) {
 		if r := a.named(name); r != nil {
 			a.definedRelation(r, e, verb)
 		}
 	}
+}
+
+// givesRights says that an ALTER TABLE changes who may see or do what.
+func givesRights(s *pg.AlterTableStmt) bool {
+	for _, c := range s.GetCmds() {
+		switch c.GetAlterTableCmd().GetSubtype() {
+		case pg.AlterTableType_AT_ChangeOwner, pg.AlterTableType_AT_EnableRowSecurity, pg.AlterTableType_AT_DisableRowSecurity,
+			pg.AlterTableType_AT_ForceRowSecurity, pg.AlterTableType_AT_NoForceRowSecurity:
+			return true
+		}
+	}
+	return false
 }
 
 func (a *analysis) defined(rv *pg.RangeVar, e access.Effect, verb string) {
@@ -196,20 +218,70 @@ func (a *analysis) truncate(s *pg.TruncateStmt) {
 
 func (a *analysis) drop(s *pg.DropStmt) {
 	a.database(access.Define)
+	var gone []*relation
+	known := true // what goes along with CASCADE
 	for _, o := range s.GetObjects() {
-		switch s.GetRemoveType() {
+		parts := stringsOf(o.GetList().GetItems())
+		switch kind := s.GetRemoveType(); kind {
 		case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW, pg.ObjectType_OBJECT_SEQUENCE,
-			pg.ObjectType_OBJECT_FOREIGN_TABLE:
-			parts := stringsOf(o.GetList().GetItems())
+			pg.ObjectType_OBJECT_FOREIGN_TABLE, pg.ObjectType_OBJECT_INDEX:
 			if r := a.named(parts); r != nil {
-				a.reach(access.Define, r, true, true)
+				gone = append(gone, r)
 			} else {
 				a.touch(access.Define, access.KindTable, strings.Join(parts, "."))
 			}
+		case pg.ObjectType_OBJECT_TRIGGER, pg.ObjectType_OBJECT_RULE, pg.ObjectType_OBJECT_POLICY: // the last part is the name, on the table before it
+			e := access.Define
+			if kind == pg.ObjectType_OBJECT_POLICY {
+				e = access.Grant
+				a.database(e)
+			}
+			if r := a.named(parts[:max(0, len(parts)-1)]); r != nil {
+				a.reach(e, r, true, true)
+			} else {
+				a.incomplete("the table of a dropped %s is not known", strings.ToLower(verbOf(s)[len("DROP "):]))
+			}
+		case pg.ObjectType_OBJECT_SCHEMA:
+			for _, r := range a.cat.byOID {
+				if r.schema == o.GetString_().GetSval() {
+					gone = append(gone, r)
+				}
+			}
 		case pg.ObjectType_OBJECT_FUNCTION, pg.ObjectType_OBJECT_PROCEDURE, pg.ObjectType_OBJECT_ROUTINE, pg.ObjectType_OBJECT_AGGREGATE:
 			a.touch(access.Define, access.KindFunction, strings.Join(stringsOf(o.GetObjectWithArgs().GetObjname()), "."))
+			known = false
+		default:
+			known = false
 		}
 	}
+	if s.GetBehavior() == pg.DropBehavior_DROP_CASCADE {
+		if !known {
+			a.incomplete("what CASCADE takes along is not looked into")
+		}
+		gone = a.cat.withViews(gone)
+	}
+	slices.SortFunc(gone, func(x, y *relation) int { return strings.Compare(x.display(), y.display()) })
+	for _, r := range gone {
+		a.reach(access.Define, r, true, true)
+	}
+}
+
+// withViews adds the views that read any of the relations, at any depth.
+func (c *catalogue) withViews(rels []*relation) []*relation {
+	in := make(map[*relation]bool, len(rels))
+	for _, r := range rels {
+		in[r] = true
+	}
+	for more := true; more; {
+		more = false
+		for _, v := range c.byOID {
+			if !in[v] && slices.ContainsFunc(v.bases, func(b viewBase) bool { return in[b.rel] }) {
+				in[v], more = true, true
+				rels = append(rels, v)
+			}
+		}
+	}
+	return rels
 }
 
 // markSeen accounts for all of a statement that is refused or incomplete as a whole.

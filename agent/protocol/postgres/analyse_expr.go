@@ -25,12 +25,20 @@ func (a *analysis) expr(n any, p place) {
 	case *pg.SubLink:
 		a.see(n)
 		a.operator(n.GetOperName())
+		if n.GetTestexpr() != nil && len(n.GetOperName()) == 0 { // IN
+			a.operators("=")
+		}
 		a.expr(n.GetTestexpr(), p.in("in an expression"))
 		a.expr(n.GetSubselect(), p)
 	case *pg.SelectStmt:
 		a.query(n, place{sc: p.sc, env: p.env, how: orElse(p.how, "in a subquery")}, false)
 	case *pg.A_Expr:
-		a.operator(n.GetName())
+		switch n.GetKind() {
+		case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
+			a.operators("<", "<=", ">", ">=")
+		default:
+			a.operator(n.GetName())
+		}
 		a.expr(n.GetLexpr(), p.in("in an expression"))
 		a.expr(n.GetRexpr(), p.in("in an expression"))
 	case *pg.A_Indirection:
@@ -50,6 +58,10 @@ func (a *analysis) expr(n any, p place) {
 		if !plainNode(n) {
 			a.incomplete("%s is not understood", kindOf(n))
 		}
+		if c, ok := n.(*pg.CaseExpr); ok && c.GetArg() != nil {
+			a.operators("=")
+		}
+		a.older(n)
 		children(n, func(c any) { a.expr(c, p.in("in an expression")) })
 	}
 }
@@ -91,6 +103,9 @@ func (a *analysis) function(n *pg.FuncCall, p place) {
 		a.incomplete("function %q is not known", strings.Join(names, "."))
 	}
 	in := p.in("in a function")
+	if n.GetFuncformat() == pg.CoercionForm_COERCE_SQL_SYNTAX && names[len(names)-1] == "system_user" {
+		a.namesakes("system_user", in) // before version 16 it is the name of a column
+	}
 	a.exprs(n.GetArgs(), in)
 	a.exprs(n.GetAggOrder(), in)
 	a.expr(n.GetAggFilter(), in)
@@ -175,6 +190,45 @@ func (a *analysis) risky(display, name string) {
 	}
 	if reachesHost(name) {
 		a.touch(access.Transfer, access.KindHost, "files")
+	}
+}
+
+// older notes the user's own functions that servers before these expressions were syntax would call in their place.
+func (a *analysis) older(n any) {
+	var names []string
+	switch n.(type) {
+	case *pg.JsonObjectConstructor:
+		names = []string{"json_object"}
+	case *pg.JsonArrayConstructor, *pg.JsonArrayQueryConstructor:
+		names = []string{"json_array"}
+	case *pg.JsonObjectAgg:
+		names = []string{"json_objectagg"}
+	case *pg.JsonArrayAgg:
+		names = []string{"json_arrayagg"}
+	case *pg.JsonParseExpr:
+		names = []string{"json"}
+	case *pg.JsonScalarExpr:
+		names = []string{"json_scalar"}
+	case *pg.JsonSerializeExpr:
+		names = []string{"json_serialize"}
+	case *pg.JsonFuncExpr:
+		names = []string{"json_exists", "json_query", "json_value"}
+	case *pg.MergeSupportFunc:
+		names = []string{"merge_action"}
+	}
+	for _, name := range names {
+		for _, schema := range a.path {
+			if schema != "pg_catalog" && slices.Contains(a.cat.functions[name], schema) {
+				a.callIn(schema, name)
+			}
+		}
+	}
+}
+
+// operators notes what stands behind operators that syntax uses without writing them.
+func (a *analysis) operators(names ...string) {
+	for _, name := range names {
+		a.operator([]*pg.Node{pg.MakeStrNode(name)})
 	}
 }
 

@@ -161,6 +161,9 @@ func (a *analysis) join(j *pg.JoinExpr, sc *scope, p place) {
 	if j.GetIsNatural() {
 		using = append(using, a.common(left, right, p)...)
 	}
+	if len(using) > 0 {
+		a.operators("=")
+	}
 	for _, name := range using {
 		a.shared(left, name, p.in("in JOIN USING"))
 		a.shared(right, name, p.in("in JOIN USING"))

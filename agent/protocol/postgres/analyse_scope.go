@@ -246,6 +246,19 @@ func (a *analysis) bare(name string, p place, plain bool) {
 	}
 }
 
+// namesakes marks every column of a name in view, without asking that there be one.
+func (a *analysis) namesakes(name string, p place) {
+	for sc := p.sc; sc != nil; sc = sc.parent {
+		for _, e := range sc.entries {
+			for i := range e.len() {
+				if e.col(i).name == name {
+					a.mark(e, i, p.how, false)
+				}
+			}
+		}
+	}
+}
+
 func (a *analysis) star(parts []string, p place, plain bool) {
 	if len(parts) > 0 {
 		if e := a.find(p.sc, parts); e != nil {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/mask"
 )
 
 // catalogue is a snapshot of what the target's database holds, as far as facts need it. It is immutable once loaded, but for
@@ -39,13 +40,20 @@ type relation struct {
 	triggers   []trigger
 	references []reference // foreign keys that point here
 	server     string      // of a foreign table
+	generated  []generated
 }
 
 type column struct {
 	num     uint16
 	name    string
 	classes []string // in the order of the classes; empty for most
+	// computed says that the classes are those of the columns that the server computes it from: nothing of such a value may show, since
+	// a masker knows the value's form only where the class was given to the column itself.
+	computed bool
 }
+
+// generated says that the server computes column num from column base of the same relation.
+type generated struct{ num, base uint16 }
 
 type viewBase struct {
 	rel     *relation
@@ -75,7 +83,7 @@ type reference struct {
 // class says which class a result field belongs to and how it is masked. A field with no origin is an expression: the facts
 // of its command spoke for it. known is false where the snapshot has no such column: the value must not be delivered.
 // Where a column is in several classes the first counts, and the facts report the others as not maskable.
-func (c *catalogue) class(o origin) (class, mask string, known bool) {
+func (c *catalogue) class(o origin) (class, masker string, known bool) {
 	if o.table == 0 {
 		return "", "", true
 	}
@@ -95,6 +103,9 @@ func (c *catalogue) class(o origin) (class, mask string, known bool) {
 		}
 		if len(col.classes) == 0 {
 			return "", "", true
+		}
+		if col.computed {
+			return col.classes[0], mask.Full, true
 		}
 		return col.classes[0], c.classes[col.classes[0]].Mask, true
 	}

@@ -23,6 +23,13 @@ WHERE c.relkind IN ('r','p','v','m','f','S') AND n.nspname !~ '^pg_(temp|toast)'
 	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
 	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
+	// A column whose default names another of its own table is a generated one. Before version 15 the column itself depends on it.
+	sqlGenerated = `SELECT a.adrelid, a.adnum, d.refobjsubid FROM pg_catalog.pg_attrdef a
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = a.oid
+AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = a.adrelid
+WHERE d.refobjsubid > 0 AND d.refobjsubid <> a.adnum
+UNION SELECT objid, objsubid, refobjsubid FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+AND refclassid = classid AND refobjid = objid AND objsubid > 0 AND refobjsubid > 0`
 	// The text of a rule names every relation that its query reads, at any depth, as ":relid OID"; pg_depend leaves out those
 	// that came with the server. A whole-row variable, which pg_depend does not tell from none, is attribute 0.
 	sqlViewReads = `SELECT DISTINCT r.ev_class, m[1], (r.ev_action::text LIKE '%:varattno 0 %')::text
@@ -141,6 +148,11 @@ func (l *loader) relations() {
 			rel.columns = append(rel.columns, column{num: uint16(l.number(r[1], 15)), name: r[2]})
 		}
 	})
+	l.each(sqlGenerated, 3, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			rel.generated = append(rel.generated, generated{uint16(l.number(r[1], 15)), uint16(l.number(r[2], 15))})
+		}
+	})
 	l.each(sqlInherits, 2, func(r []string) {
 		child, parent := l.relation(r[0]), l.relation(r[1])
 		if child != nil && parent != nil {
@@ -233,6 +245,7 @@ func (c *catalogue) classify(classes []access.Class) {
 				changed = share(r, p) || changed
 				changed = share(p, r) || changed
 			}
+			changed = r.inherit() || changed
 		}
 	}
 	order := func(a, b string) int { return classIndex(classes, a) - classIndex(classes, b) }
@@ -241,6 +254,23 @@ func (c *catalogue) classify(classes []access.Class) {
 			slices.SortFunc(r.columns[i].classes, order)
 		}
 	}
+}
+
+// inherit gives generated columns the classes of what they are computed from.
+func (r *relation) inherit() (changed bool) {
+	for _, g := range r.generated {
+		from, to := r.columnNum(g.base), r.columnNum(g.num)
+		if from == nil || to == nil {
+			continue
+		}
+		for _, cl := range from.classes {
+			if !slices.Contains(to.classes, cl) {
+				to.computed = to.computed || len(to.classes) == 0
+				to.classes, changed = append(to.classes, cl), true
+			}
+		}
+	}
+	return changed
 }
 
 func classIndex(classes []access.Class, name string) int {
@@ -259,6 +289,7 @@ func share(from, to *relation) (changed bool) {
 		}
 		for _, cl := range f.classes {
 			if !slices.Contains(t.classes, cl) {
+				t.computed = t.computed || f.computed && len(t.classes) == 0
 				t.classes, changed = append(t.classes, cl), true
 			}
 		}

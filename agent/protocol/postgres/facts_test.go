@@ -53,12 +53,20 @@ create foreign table public.remote (id integer, email text) server far;
 create sequence public.counter;
 create type public.mood as enum ('delete', 'update');
 create table public."Odd.Name" (id integer, "E Mail" text, "delete" text);
+create schema gen;
+create table gen.customers (id integer, email text, domain text generated always as (split_part(email, '@', 2)) stored,
+  twice integer generated always as (id * 2) stored);
+create function app.json_scalar(text) returns text language sql as 'select $1';
+create function app.same(text, text) returns boolean language sql as 'select true';
+create operator app.= (leftarg = text, rightarg = text, function = app.same);
+create index by_owner on public.accounts (owner);
+create table app.old (id integer, "system_user" text);
 insert into public.customers values (1, 'Ada', 'ada@example.com', '4111111111111111');
 insert into public.accounts values (1, 'ada', 1), (2, 'grace', 2);
 `
 
 var factsClasses = []access.Class{
-	{Name: "email", Columns: []string{"*.customers.email", "public.events.email", "public.employee.email"}, Mask: "email"},
+	{Name: "email", Columns: []string{"*.customers.email", "public.events.email", "public.employee.email", "app.old.system_user"}, Mask: "email"},
 	{Name: "card", Columns: []string{"*.customers.card_number"}, Mask: "card"},
 	{Name: "secret", Columns: []string{"public.employee.secret"}, Mask: "full"},
 }

@@ -17,7 +17,7 @@ func Read(r *http.Request, v any) error {
 	return decode(http.MaxBytesReader(nil, r.Body, MaxBody), v)
 }
 
-// ReadAll decodes bytes under the same rules as Read.
+// decode reads one JSON value and nothing after it.
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
@@ -53,6 +53,8 @@ func Fail(w http.ResponseWriter, log *slog.Logger, err error) {
 			log.Error("internal error", "error", err)
 		}
 		e = Because(ErrInternal, "the broker's log has the reason", "internal error")
+	} else if log != nil && err != error(e) {
+		log.Warn("refused", "error", err) // it says more than the caller is told
 	}
 	b, merr := json.Marshal(e)
 	if merr != nil {

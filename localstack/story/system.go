@@ -44,6 +44,7 @@ const readyLimit = 30 * time.Second
 
 func (d *dev) start(ctx context.Context, w *world) (embedded.DevFile, error) {
 	d.cmd = exec.Command(filepath.Join(w.bin, "sallyport"), "dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml"))
+	d.cmd.SysProcAttr = childAttr()
 	d.cmd.Stdout, d.cmd.Stderr, d.cmd.Env = &d.said, &d.said, w.env()
 	if err := d.cmd.Start(); err != nil {
 		d.cmd = nil

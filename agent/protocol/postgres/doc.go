@@ -15,6 +15,6 @@
 // in place of the denied text, and its error is rewritten, so that both sides agree on the state of the transaction.
 //
 // Known limits: one catalogue snapshot per session, taken at the start and after its own DDL; a table created later by somebody else
-// ends the session when its rows arrive. A Query message between Parse and Sync is refused. While a command is held the room reads at
+// ends the session when its rows arrive. A FunctionCall message between Parse and Sync ends the session. While a command is held the room reads at
 // most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
 package postgres

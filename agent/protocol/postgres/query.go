@@ -14,15 +14,16 @@ const poison = "sallyport: denied"
 
 // query decides and runs one Query message: one command, however many statements it holds.
 func (f *front) query(ctx context.Context, msg []byte) error {
-	if f.seg.open {
-		return violated("a Query message before the Sync of the extended protocol")
-	}
 	c := cursor{b: msg[header:]}
 	text := string(c.text())
 	if c.end() != nil {
 		return violated("malformed Query message")
 	}
-	if err := f.begin(ctx); err != nil {
+	if f.seg.open {
+		if ok, err := f.join(ctx); err != nil || !ok {
+			return err
+		}
+	} else if err := f.begin(ctx); err != nil {
 		return err
 	}
 	cmd, p := f.command(text, nil, false)
@@ -57,10 +58,30 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	return f.flush()
 }
 
+// join makes a Query message that comes before the Sync the end of the segment, as it is for the target: JDBC sends BEGIN by the extended
+// protocol and SAVEPOINT in a Query behind it. What came before it is answered first. ok is false where something of it failed: then the
+// Query is skipped like everything up to Sync.
+func (f *front) join(ctx context.Context) (ok bool, err error) {
+	if err := f.decide(ctx); err != nil || f.seg.skipping {
+		return false, err
+	}
+	if _, err := f.w.Write(appendBare(nil, 'H')); err != nil {
+		return false, f.lost(err)
+	}
+	if err := f.flush(); err != nil {
+		return false, err
+	}
+	if f.seg.skipping, err = f.q.answered(ctx, f.in, goneGrace); err != nil || f.seg.skipping {
+		return false, err
+	}
+	f.settle()
+	return true, nil
+}
+
 // deny answers a Query that must not run. Outside a transaction nothing goes to the target; inside one that is still good the
-// poison does, so that both sides know that the transaction has failed.
+// poison does, so that both sides know that the transaction has failed; and also behind messages that no Sync has ended.
 func (f *front) deny(rep *reply) error {
-	if f.seg.status != statusBlock {
+	if f.seg.status != statusBlock && !f.seg.sent {
 		return f.q.answer(appendReady(rep.append(nil), f.seg.status), f.out)
 	}
 	f.barrier()

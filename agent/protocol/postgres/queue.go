@@ -82,11 +82,12 @@ type queue struct {
 	status  byte          // of the last ReadyForQuery
 	idle    chan struct{} // closed while the queue is empty
 	failed  bool          // the target skips to Sync
+	skips   chan struct{} // closed once it does
 	cut     bool          // closed while a command was on its way
 }
 
 func newQueue(status byte) *queue {
-	q := &queue{status: status, idle: make(chan struct{})}
+	q := &queue{status: status, idle: make(chan struct{}), skips: make(chan struct{})}
 	close(q.idle)
 	return q
 }
@@ -161,6 +162,9 @@ func (q *queue) ready(status byte, ready []byte, o *out) error {
 		e := q.entries[0]
 		switch e.kind {
 		case kindQuery, kindSync, kindInternal:
+			if q.failed {
+				q.skips = make(chan struct{})
+			}
 			q.status, q.failed = status, false
 			if e.kind != kindInternal {
 				if err := o.put(ready); err != nil {
@@ -185,7 +189,10 @@ func (q *queue) ready(status byte, ready []byte, o *out) error {
 func (q *queue) fail() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.failed = true
+	if !q.failed {
+		q.failed = true
+		close(q.skips)
+	}
 }
 
 // last says whether nothing of the client follows e at the target but the Sync that ends it.
@@ -244,11 +251,25 @@ func (q *queue) state() (idle <-chan struct{}, empty bool, status byte, err erro
 // settled waits until nothing is owed and returns the status of the transaction. Meanwhile it takes what the client sends, so that
 // its going away is seen; after that the target has grace to finish.
 func (q *queue) settled(ctx context.Context, in *inbox, grace time.Duration) (byte, error) {
+	status, _, err := q.wait(ctx, in, grace, nil)
+	return status, err
+}
+
+// answered is settled, or ends sooner, with true, where the target skips to Sync.
+func (q *queue) answered(ctx context.Context, in *inbox, grace time.Duration) (bool, error) {
+	q.mu.Lock()
+	skips := q.skips
+	q.mu.Unlock()
+	_, skipping, err := q.wait(ctx, in, grace, skips)
+	return skipping, err
+}
+
+func (q *queue) wait(ctx context.Context, in *inbox, grace time.Duration, skips <-chan struct{}) (byte, bool, error) {
 	var late <-chan time.Time
 	for {
 		idle, empty, status, err := q.state()
 		if err != nil || empty {
-			return status, err
+			return status, closed(skips), err
 		}
 		full := in.full
 		if in.done {
@@ -263,10 +284,22 @@ func (q *queue) settled(ctx context.Context, in *inbox, grace time.Duration) (by
 		case <-idle:
 		case chunk, ok := <-full:
 			in.arrived(chunk, ok)
+		case <-skips:
+			return 0, true, nil
 		case <-late:
-			return 0, errClientGone
+			return 0, false, errClientGone
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+			return 0, false, context.Cause(ctx)
 		}
+	}
+}
+
+// closed says whether c is closed; nil is not.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

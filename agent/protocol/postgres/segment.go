@@ -144,10 +144,11 @@ func (f *front) poisoned(rep *reply) error {
 	return nil
 }
 
-// flushed deals with Flush: what is owed must come now.
+// flushed deals with Flush: what is owed must come now. After a Sync it comes anyway, and no segment begins: libpq sends Sync, Flush and
+// then perhaps a Query.
 func (f *front) flushed(ctx context.Context) error {
-	if err := f.begin(ctx); err != nil {
-		return err
+	if !f.seg.open {
+		return nil
 	}
 	if err := f.decide(ctx); err != nil {
 		return err

@@ -527,3 +527,58 @@ func TestSessionsAreTidied(t *testing.T) {
 		}
 	}
 }
+
+// A Query before the Sync ends the segment, as at the target: what was sent before it is decided and answered first, a denial fails it
+// all, and after a failure it is skipped with the rest.
+func TestQueryBeforeSync(t *testing.T) {
+	g := newScript(map[string]ruling{"canary": {deny: denyAll}})
+	h := openHouse(t, g, nil)
+	h.srv.Seed(t)
+	mark := h.srv.LogSize(t)
+	run := func(sql string) []byte {
+		return join(appendParse(nil, "", sql), appendBind(nil, "", ""), appendExecute(nil, ""))
+	}
+	sync, flush := appendBare(nil, 'S'), appendBare(nil, 'H')
+	c := dialRaw(t, h)
+	c.startup(t)
+	for _, tt := range []struct {
+		what string
+		msg  []byte
+		tags string
+		ends byte
+	}{
+		{"JDBC's savepoints", join(run("begin"), appendQuery(nil, "savepoint a")), "12CCZ", 'T'},
+		{"and what follows", join(run("insert into accounts values (41, 'x', 1)"), sync), "12CZ", 'T'},
+		{"back", appendQuery(nil, "rollback"), "CZ", 'I'},
+		{"libpq's Sync, Flush, Query", join(run("select 1"), sync, flush), "12DCZ", 'I'},
+		{"Query", appendQuery(nil, "select 2"), "TDCZ", 'I'},
+		{"without a transaction", join(run("insert into accounts values (42, 'x', 1)"), appendQuery(nil, "select 3")), "12CTDCZ", 'I'},
+		{"it stays", appendQuery(nil, "delete from accounts where id = 42"), "CZ", 'I'},
+		{"a denied Query takes along what no Sync has ended", join(run("insert into accounts values (43, 'x', 1)"), appendQuery(nil, "select 'canary'")), "12CEZ", 'I'},
+		{"a denied Query fails the transaction", join(run("begin"), appendQuery(nil, "select 'canary'")), "12CEZ", 'E'},
+		{"back again", appendQuery(nil, "rollback"), "CZ", 'I'},
+		{"after a denial it is skipped", join(run("select 'canary'"), appendQuery(nil, "select 4"), sync), "EZ", 'I'},
+		{"after a denial behind something it is skipped", join(run("select 5"), run("select 'canary'"), appendQuery(nil, "select 4"), sync), "12DCEZ", 'I'},
+		{"after an error it is skipped", join(run("select 1/0"), run("select 6"), appendQuery(nil, "select 7"), run("select 8"), sync), "1EZ", 'I'},
+		{"and the session is in step", join(run("select 9"), sync), "12DCZ", 'I'},
+	} {
+		c.write(t, tt.msg)
+		tags, ends := "", byte(0)
+		for !strings.HasSuffix(tags, "Z") {
+			tag, body := c.read(t)
+			tags += string(tag)
+			if tag == 'Z' {
+				ends = body[0]
+			}
+		}
+		if tags != tt.tags || ends != tt.ends {
+			t.Errorf("%s: %s %c, want %s %c", tt.what, tags, ends, tt.tags, tt.ends)
+		}
+	}
+	if n := h.srv.Exec(t, "select count(*) from accounts where id in (41, 42, 43)"); string(n[0].Rows[0][0]) != "0" {
+		t.Error("a row stayed that must not")
+	}
+	if h.srv.Logged(t, mark, "canary") {
+		t.Error("the denied text reached the target")
+	}
+}

@@ -32,7 +32,7 @@ test: deps-test build ## the whole test suite; installs the servers that it need
 	go test -count=1 -timeout 20m ./...
 
 .PHONY: check
-check: deps-test fmt vet lint cover vuln ## what must hold before a change lands, tests apart
+check: deps-test fmt vet lint cover vuln check-infra ## what must hold before a change lands, tests apart
 
 .PHONY: build
 build: ## bin/sallyport, bin/sallyport-agent, bin/sallyport-relay, bin/demo
@@ -65,6 +65,46 @@ dist: ## the functions as `make deploy` uploads them, for ARCH (arm64)
 	@for f in functions/*/lambda; do out=dist/functions/$$(basename $$(dirname $$f)); mkdir -p $$out; \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; done; \
 	ls -l dist/functions/*/bootstrap | awk '{print $$NF, $$5, "bytes"}'
+
+AWS_BIN := build/aws-tools/bin
+ENV ?= dev
+.PHONY: check-infra
+check-infra: ## cfn-lint, sam validate, and the tests that read the templates (installs pinned tools into build/)
+	@localstack/scripts/aws-tools.sh
+	$(AWS_BIN)/cfn-lint infra/*.yaml
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(AWS_BIN)/sam validate --lint -t infra/template.yaml
+	@mkdir -p build && $(AWS_BIN)/python localstack/scripts/translate.py infra/template.yaml build/translated.json
+	go test -count=1 -tags translated ./infra
+
+.PHONY: deploy
+deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account is the shell's
+	@localstack/scripts/aws-tools.sh
+	$(AWS_BIN)/sam deploy -t infra/template.yaml --config-file ../samconfig.toml --config-env $(ENV)
+
+.PHONY: destroy
+destroy: ## delete the stack of ENV; tables, buckets and keys are kept, and listed
+	@localstack/scripts/aws-tools.sh
+	$(AWS_BIN)/sam delete --config-file samconfig.toml --config-env $(ENV) -t infra/template.yaml
+	@echo "Kept, by DeletionPolicy: the four tables, both buckets and the four keys. Deleting them is by hand, and for good."
+
+# A local AWS runs functions as processes of this machine.
+LOCAL := ministack
+.PHONY: deploy-local
+deploy-local: build ## the template on a local AWS, and the whole story on it (LOCAL=ministack or localstack)
+	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
+	@if [ $(LOCAL) = localstack ]; then localstack/scripts/localstack.sh; fi
+	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+	@bin/demo --aws $(LOCAL)
+
+.PHONY: test-deploy
+test-deploy: deps build ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
+	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
+	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+	go test -count=1 -tags deploy -timeout 15m -run TestStoryOnMiniStack ./localstack/story
+	@code=0; localstack/scripts/localstack.sh || code=$$?; if [ $$code -eq 3 ]; then \
+	  echo "WARNING: LocalStack cannot be had here, as said above: the story was NOT played on it, only on MiniStack"; exit 0; fi; \
+	[ $$code -eq 0 ] || exit $$code; \
+	go test -count=1 -tags deploy -timeout 15m -run TestStoryOnLocalStack ./localstack/story
 
 .PHONY: fmt
 fmt: ## fail where gofmt would change something

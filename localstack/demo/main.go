@@ -44,12 +44,11 @@ func run(ctx context.Context, args []string) error {
 	}
 	aws := flag.NewFlagSet("demo", flag.ContinueOnError)
 	aws.StringVar(&c.AWS, "aws", "", "play on the SAM template deployed to this local AWS: ministack or localstack")
-	aws.StringVar(&c.Calls, "calls", "", "with --aws ministack: a file that gets what each function called")
 	if err := aws.Parse(args); err != nil {
 		return err
 	}
 	if c.AWS == "" || aws.NArg() > 0 {
-		return errors.New("usage: demo [--stay | --bench | --aws ministack|localstack [--calls FILE]]")
+		return errors.New("usage: demo [--stay | --bench | --aws ministack|localstack]")
 	}
 	c.Root = filepath.Dir(c.Bin)
 	return story.Play(ctx, c)

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -44,7 +46,7 @@ func newFront(addr, endpoint string, functions map[string]string) (*front, error
 			return nil, fmt.Errorf("URL %q of %s: %w", raw, name, err)
 		}
 		host := u.Host
-		f.to[name] = &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		f.to[name] = &httputil.ReverseProxy{Transport: transport, ErrorLog: quiet(), Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", host, host
 		}}
 	}
@@ -62,6 +64,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.to[name].ServeHTTP(w, r)
 }
 
+// quiet takes what net/http says of callers that went away.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
 // tokens are the paths of functions/token; every other that is nobody's is a page.
 var tokens = map[string]bool{api.PathDiscovery: true, api.PathJWKS: true, api.PathToken: true, api.PathRenew: true, api.PathTicket: true, api.PathRevoke: true, api.PathWhoami: true}
 
@@ -76,7 +81,7 @@ func (f *front) start() error {
 	if err != nil {
 		return fmt.Errorf("front: %w", err)
 	}
-	s := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{f.cert}}}
+	s := &http.Server{Handler: f, ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet(), TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{f.cert}}}
 	f.running, f.served = s, make(chan struct{})
 	go func(done chan struct{}) { defer close(done); _ = s.ServeTLS(l, "", "") }(f.served) // until stop closes it
 	return nil

@@ -160,19 +160,19 @@ func (l *ledger) denials() []string {
 	return slices.Clone(l.refused)
 }
 
-// ReadCalls reads infra/calls.tsv.
+// ReadCalls reads infra/calls.tsv: the calls, and whether a story must meet them.
 func ReadCalls(path string) (map[Call]bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // read only
-	all := map[Call]bool{}
+	must := map[Call]bool{}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if c := strings.Split(lines.Text(), "\t"); !strings.HasPrefix(lines.Text(), "#") && len(c) == 3 {
-			all[Call{c[0], c[1], c[2]}] = true
+		if c := strings.Split(lines.Text(), "\t"); !strings.HasPrefix(lines.Text(), "#") && len(c) >= 3 {
+			must[Call{c[0], c[1], c[2]}] = len(c) == 3
 		}
 	}
-	return all, lines.Err()
+	return must, lines.Err()
 }

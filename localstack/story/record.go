@@ -48,6 +48,12 @@ func (p *player) record(ctx context.Context) error {
 		"the masked read, the approved update and tester's denials in the record, got %+v", found); err != nil {
 		return err
 	}
+	if out, code, err = p.cli(ctx, "", "approvals", "ls"); err != nil || code != 0 {
+		return fmt.Errorf("approvals ls: exit %d, %w: %s", code, err, out)
+	}
+	if err := contains(out, p.approved); err != nil {
+		return fmt.Errorf("approvals ls: %w", err)
+	}
 	if out, code, err = p.cli(ctx, "", "sessions", "show", show); err != nil || code != 0 {
 		return fmt.Errorf("sessions show: exit %d, %w: %s", code, err, out)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -107,7 +106,6 @@ func (d *dev) outage(w *world, down bool) error {
 type cloud struct {
 	emulator string
 	root     string // of the repository
-	record   string // file for what the functions called; "" writes none
 	w        *world
 	system   *deployed.System
 }
@@ -159,16 +157,29 @@ func (c *cloud) stop() error {
 	if len(refused) > 0 {
 		err = errors.Join(err, fmt.Errorf("the local AWS refused calls of functions, whose roles lack them: %q", refused))
 	}
-	if c.record != "" {
-		err = errors.Join(err, writeCalls(c.record, calls))
+	if len(calls) > 0 {
+		err = errors.Join(err, c.compare(calls))
 	}
 	return errors.Join(err, s.Stop())
 }
 
-func writeCalls(path string, calls []deployed.Call) error {
-	var b []byte
-	for _, c := range calls {
-		b = append(b, c.Line()+"\n"...)
+// compare holds what the functions called to the list that their roles are held to, both ways.
+func (c *cloud) compare(calls []deployed.Call) error {
+	must, err := deployed.ReadCalls(filepath.Join(c.root, "infra", "calls.tsv"))
+	if err != nil {
+		return err
 	}
-	return os.WriteFile(path, b, 0o600)
+	var wrong error
+	for _, call := range calls {
+		if _, ok := must[call]; !ok {
+			wrong = errors.Join(wrong, fmt.Errorf("infra/calls.tsv lacks %q", call.Line()))
+		}
+		must[call] = false
+	}
+	for call, unseen := range must {
+		if unseen {
+			wrong = errors.Join(wrong, fmt.Errorf("infra/calls.tsv has %q, which nothing called", call.Line()))
+		}
+	}
+	return wrong
 }

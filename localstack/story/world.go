@@ -25,8 +25,8 @@ type Config struct {
 	Bin string    // directory of sallyport, sallyport-agent, sallyport-relay and demo
 	Out io.Writer // what people read
 	// AWS plays on the SAM template deployed to this emulator (deployed.MiniStack or LocalStack); "" on the embedded system. Root, the
-	// repository, is needed then. Calls names a file that gets what each function called of AWS.
-	AWS, Root, Calls string
+	// repository, is needed then, and what each function called of AWS is held to infra/calls.tsv, where the emulator can tell.
+	AWS, Root string
 }
 
 // world is everything that a story needs, in one temporary directory.
@@ -81,7 +81,7 @@ grant select, insert, update, delete on all tables in schema public to app;
 func newWorld(ctx context.Context, c Config, extra string) (*world, error) {
 	w := &world{c: c, system: &dev{}}
 	if c.AWS != "" {
-		w.system = &cloud{emulator: c.AWS, root: c.Root, record: c.Calls}
+		w.system = &cloud{emulator: c.AWS, root: c.Root}
 	}
 	var err error
 	if w.dir, err = os.MkdirTemp("", "sallyport-demo-"); err != nil {

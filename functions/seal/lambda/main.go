@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -33,5 +34,9 @@ func handler(ctx context.Context, getenv func(string) string) (func(context.Cont
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { _, err := sealer.Seal(ctx); return err }, nil
+	return func(ctx context.Context) error {
+		_, lost := sealer.CloseLost(ctx) // whatever becomes of it, entries are sealed
+		_, err := sealer.Seal(ctx)
+		return errors.Join(lost, err)
+	}, nil
 }

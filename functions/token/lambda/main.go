@@ -27,6 +27,6 @@ func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) 
 	s := stack.Open(getenv)
 	issuer, verifier := s.Issuer(ctx)
 	c := token.Config{Items: s.Items(), Issuer: issuer, Verifier: verifier, CA: s.CA(ctx), StateKey: s.StateKey(ctx), Bundles: s.Bundles(),
-		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Log: log}
+		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Functions: s.Functions(), Log: log}
 	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return token.New(c) })
 }

@@ -1,0 +1,31 @@
+//go:build deploy
+
+package story_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/sallyport/sallyport/localstack/deployed"
+	"github.com/sallyport/sallyport/localstack/story"
+)
+
+// The same story on infra/template.yaml, with the functions held to their roles, and their calls to infra/calls.tsv.
+func TestStoryOnMiniStack(t *testing.T) { onAWS(t, deployed.MiniStack) }
+
+// The same story on LocalStack, which enforces no role.
+func TestStoryOnLocalStack(t *testing.T) { onAWS(t, deployed.LocalStack) }
+
+func onAWS(t *testing.T, emulator string) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := leftovers(t)
+	if err := story.Play(t.Context(), story.Config{Bin: filepath.Join(root, "bin"), Root: root, AWS: emulator, Out: t.Output()}); err != nil {
+		t.Fatal(err)
+	}
+	if after := leftovers(t); len(after) > len(before) {
+		t.Errorf("left behind: %q", after)
+	}
+}

@@ -1,0 +1,191 @@
+// Command cost computes what a stack of infra/template.yaml costs at list prices, from the template's own resources and parameters.
+// It refuses a parameter that the template does not have, and prints nothing that it did not compute.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// List prices in US dollars, us-east-1, arm64, on demand, without free tiers; August 2026. A region of your own: change them here.
+const (
+	lambdaRequest  = 0.20e-6      // a call
+	lambdaGBSecond = 0.0000133334 // arm64
+	dynamoWrite    = 0.625e-6     // a unit of 1 kB
+	dynamoRead     = 0.125e-6     // a unit of 4 kB, strongly consistent
+	dynamoStorage  = 0.25         // a GB and month; point-in-time recovery as much again nearly
+	dynamoPITR     = 0.20
+	kmsKey         = 1.00    // a month
+	kmsSign        = 0.15e-4 // one signature with an ECC key
+	alarm          = 0.10    // a month
+	s3Put          = 5e-6
+	logGB          = 0.50
+	month          = 30.4 * 24 * 3600 // seconds
+)
+
+// What one call of decide with one command needs. The units are the code's; the durations are assumptions, which nobody has measured on a
+// real account yet: take them from your own stack's metrics.
+const (
+	writesPerDecision = 1     // the entry, up to 1 kB
+	readsPerDecision  = 2     // the root of the login; at a session's opening also its record
+	secondsPerCall    = 0.015 // assumed
+	entryKB           = 1.2
+	logKB             = 0.3
+	sealsPerMonth     = month / 60 // scheduled ones; each signs when the log has grown
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "cost:", err)
+		os.Exit(1)
+	}
+}
+
+// template is what the costs depend on.
+type template struct {
+	parameters map[string]string
+	count      map[string]int     // of resources, by type
+	memory     map[string]float64 // in MB, by function
+}
+
+type line struct {
+	dollars float64
+	what    string
+}
+
+func run(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("cost", flag.ContinueOnError)
+	file := flags.String("template", "infra/template.yaml", "the template")
+	decisions := flags.Float64("decisions", 1e6, "decisions a month")
+	agents := flags.Float64("agents", 1, "agents with a live session, all month")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	t, err := read(*file, flags.Args())
+	if err != nil {
+		return err
+	}
+	idle := t.idle()
+	busy := t.decisions(*decisions, *agents)
+	for _, part := range []struct {
+		title string
+		lines []line
+	}{{"A month of nothing", idle}, {fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), busy}, {"The most that a flood of unsigned calls can cost a day, by reserved concurrency", t.flood()}} {
+		_, _ = fmt.Fprintf(out, "%s\n", part.title)
+		sum := 0.0
+		for _, l := range part.lines {
+			_, _ = fmt.Fprintf(out, "  %9.2f  %s\n", l.dollars, l.what)
+			sum += l.dollars
+		}
+		_, _ = fmt.Fprintf(out, "  %9.2f  in all\n\n", sum)
+	}
+	return nil
+}
+
+// read takes the template's defaults, and PARAMETER=VALUE arguments over them.
+func read(file string, overrides []string) (template, error) {
+	t := template{memory: map[string]float64{}}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return t, err
+	}
+	var doc struct {
+		Parameters map[string]struct {
+			Default string `yaml:"Default"`
+		} `yaml:"Parameters"`
+		Globals struct {
+			Function yaml.Node `yaml:"Function"`
+		} `yaml:"Globals"`
+		Resources map[string]struct {
+			Type       string    `yaml:"Type"`
+			Properties yaml.Node `yaml:"Properties"`
+		} `yaml:"Resources"`
+	}
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return t, err
+	}
+	t.parameters = map[string]string{}
+	for k, p := range doc.Parameters {
+		t.parameters[k] = p.Default
+	}
+	for _, o := range overrides {
+		k, v, ok := strings.Cut(o, "=")
+		if _, known := t.parameters[k]; !ok || !known {
+			return t, fmt.Errorf("%q: the template has no such parameter", o)
+		}
+		t.parameters[k] = v
+	}
+	standard := number(&doc.Globals.Function, "MemorySize")
+	t.count = map[string]int{}
+	for name, r := range doc.Resources {
+		t.count[r.Type]++
+		if f, ok := strings.CutSuffix(name, "Function"); ok {
+			if t.memory[f] = number(&r.Properties, "MemorySize"); t.memory[f] == 0 {
+				t.memory[f] = standard
+			}
+		}
+	}
+	if len(t.memory) == 0 || standard == 0 {
+		return t, errors.New("the template has no functions, or no standard memory")
+	}
+	return t, nil
+}
+
+// number is a plain number in a mapping; 0 where there is none.
+func number(m *yaml.Node, key string) float64 {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == key {
+			n, _ := strconv.ParseFloat(m.Content[i+1].Value, 64) // what is no number is none
+			return n
+		}
+	}
+	return 0
+}
+
+func (t template) call(function string, seconds float64) float64 {
+	return lambdaRequest + t.memory[function]/1024*seconds*lambdaGBSecond
+}
+
+func (t template) idle() []line {
+	return []line{
+		{float64(t.count["AWS::KMS::Key"]) * kmsKey, fmt.Sprintf("%d KMS keys", t.count["AWS::KMS::Key"])},
+		{float64(t.count["AWS::CloudWatch::Alarm"]) * alarm, fmt.Sprintf("%d alarms", t.count["AWS::CloudWatch::Alarm"])},
+		{sealsPerMonth * (t.call("Seal", 0.1) + 2*dynamoRead), "seal, once a minute"},
+	}
+}
+
+func (t template) decisions(n, agents float64) []line {
+	polls := agents * month
+	return []line{
+		{n * t.call("Decide", secondsPerCall), "decide: calls of one command; a call carries up to 64"},
+		{n * writesPerDecision * dynamoWrite, "entries written"},
+		{n * readsPerDecision * dynamoRead, "strong reads"},
+		{n * (t.call("Record", secondsPerCall)/8 + dynamoWrite), "outcomes, eight a call"},
+		{polls * (t.call("Changes", secondsPerCall) + 3*dynamoRead), "changes, once a second for each agent with a session"},
+		{min(n, sealsPerMonth) * (kmsSign + 4*s3Put), "checkpoints: a signature and four objects, at most one a minute"},
+		{n * 2 * entryKB / 1e6 * (dynamoStorage + dynamoPITR), "storage of entries and outcomes, a month of it"},
+		{n * logKB / 1e6 * logGB, "logs"},
+	}
+}
+
+// flood is what somebody can make the functions do who signs nothing: ten calls a second for each reserved execution, refused before
+// any table is asked.
+func (t template) flood() []line {
+	var all []line
+	for _, f := range []string{"Decide", "Changes", "Token", "Record", "Approve", "Enroll"} {
+		c, err := strconv.ParseFloat(t.parameters[f+"Concurrency"], 64)
+		if err != nil || c == 0 {
+			all = append(all, line{0, strings.ToLower(f) + ": nothing is reserved, so the account's limit is the bound"})
+			continue
+		}
+		all = append(all, line{c * 10 * 86400 * t.call(f, 0.002), fmt.Sprintf("%s, %.0f reserved", strings.ToLower(f), c)})
+	}
+	return all
+}

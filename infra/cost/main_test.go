@@ -1,0 +1,30 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCost(t *testing.T) {
+	var out strings.Builder
+	if err := run([]string{"-template", "../template.yaml"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"4 KMS keys", "entries written", "decide, 50 reserved"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	var less strings.Builder
+	if err := run([]string{"-template", "../template.yaml", "-decisions", "0", "-agents", "0", "DecideConcurrency=0"}, &less); err != nil {
+		t.Fatal(err)
+	}
+	if less.String() == out.String() || !strings.Contains(less.String(), "decide: nothing is reserved") || !strings.Contains(less.String(), "0 decisions, 0 agents with a session all month\n       0.00") {
+		t.Errorf("parameters and decisions change nothing:\n%s", less.String())
+	}
+	for _, bad := range [][]string{{"-template", "../template.yaml", "Nosuch=1"}, {"-template", "../template.yaml", "DecideConcurrency"}, {"-template", "nosuch"}, {"-template", "main.go"}, {"-nosuch"}} {
+		if err := run(bad, &out); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+}

@@ -279,3 +279,59 @@ func TestFaultsTwice(t *testing.T) {
 		}
 	}
 }
+
+// bodies keeps what was asked, by operation.
+type bodies struct {
+	next http.RoundTripper
+	mu   sync.Mutex
+	last map[string]string
+}
+
+func (b *bodies) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = io.NopCloser(strings.NewReader(string(body)))
+	_, op, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	b.mu.Lock()
+	b.last[op] = string(body)
+	b.mu.Unlock()
+	return b.next.RoundTrip(r)
+}
+
+// No emulator is ever stale: that strong reads are asked for shows on the wire alone. So does that no write goes without a condition.
+func TestWhatIsAskedOnTheWire(t *testing.T) {
+	b := &bodies{last: map[string]string{}}
+	w := open(t, "ministack", func(rt http.RoundTripper) http.RoundTripper { b.next = rt; return b })
+	write := store.Write{Table: store.Grants, Item: item("p", "s", "x")}
+	if err := w.Put(t.Context(), write); err != nil {
+		t.Fatal(err)
+	}
+	for _, strong := range []bool{true, false} {
+		if _, err := w.Get(t.Context(), store.Grants, write.Item.Key, strong); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.last["GetItem"]; !strings.Contains(got, fmt.Sprintf(`"ConsistentRead":%v`, strong)) {
+			t.Errorf("strong=%v: %s", strong, got)
+		}
+	}
+	if _, err := w.Query(t.Context(), store.Grants, "p", "", "", 1); err != nil {
+		t.Fatal(err)
+	}
+	write.Cond.Version = 1
+	if err := w.Transact(t.Context(), write, store.Write{Table: store.Audit, Item: item("p", "s", "x")}); err != nil {
+		t.Fatal(err)
+	}
+	for op, want := range map[string][]string{
+		"Query":              {`"ConsistentRead":true`},
+		"PutItem":            {`"ConditionExpression":"attribute_not_exists(pk)"`}, // the index's, too
+		"TransactWriteItems": {`"ConditionExpression":"version = :version"`, `"ConditionExpression":"attribute_not_exists(pk)"`, `"ClientRequestToken"`},
+	} {
+		for _, part := range want {
+			if !strings.Contains(b.last[op], part) {
+				t.Errorf("%s without %s: %s", op, part, b.last[op])
+			}
+		}
+	}
+}

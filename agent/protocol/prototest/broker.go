@@ -83,6 +83,11 @@ func derived(c access.Command) bool {
 			return true
 		}
 	}
+	for _, t := range c.Touches {
+		if t.Effect == access.Unknown {
+			return true
+		}
+	}
 	return !c.Complete
 }
 

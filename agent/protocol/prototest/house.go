@@ -40,9 +40,12 @@ type house struct {
 	wg      sync.WaitGroup
 	leaks   sync.Mutex
 	leaked  []net.Conn // by a mutant
+	room    []byte     // made by a mutant
 
-	got      *buffer // everything that the client received
-	read     int     // of it
+	sending  func(b []byte) // of a mutant: told what the client says, before the room is
+	raw      *buffer        // what came to the client, as it travelled
+	got      *buffer        // everything that the client received
+	read     int            // of it
 	patience time.Duration
 }
 
@@ -57,7 +60,7 @@ type setting func(h *house, s *protocol.Session)
 // open lets a room serve one client. close must be called.
 func open(t T, f *Fixture, m mutation, settings ...setting) *house {
 	t.Helper()
-	h := &house{t: t, f: f, broker: &broker{held: make(chan struct{}, 1)}, log: newBuffer(), got: newBuffer(), served: make(chan error, 1), patience: patience}
+	h := &house{t: t, f: f, broker: &broker{held: make(chan struct{}, 1)}, log: newBuffer(), raw: newBuffer(), got: newBuffer(), served: make(chan error, 1), patience: patience}
 	for _, c := range f.Classes {
 		h.broker.classes = append(h.broker.classes, c.Name)
 	}
@@ -82,6 +85,9 @@ func open(t T, f *Fixture, m mutation, settings ...setting) *house {
 	h.cancel = cancel
 	var server net.Conn
 	h.client, server = net.Pipe()
+	if f.Client != nil {
+		h.client = f.Client(&teed{h.client, h.raw})
+	}
 	h.wg.Go(func() { h.served <- room.Serve(ctx, server, s) })
 	h.wg.Go(func() {
 		b := make([]byte, 32<<10)
@@ -111,8 +117,33 @@ func (h *house) close() {
 
 // send writes what the client says. A room that has hung up already is told by what it answered.
 func (h *house) send(b []byte) {
+	if h.sending != nil {
+		h.sending(b)
+	}
 	_ = h.client.SetWriteDeadline(time.Now().Add(patience))
 	_, _ = h.client.Write(b) // see above
+}
+
+// received says whether a text came to the client, hidden by the protocol or not.
+func (h *house) received(text string) bool {
+	return bytes.Contains(h.got.bytes(), []byte(text)) || bytes.Contains(h.raw.bytes(), []byte(text))
+}
+
+// reached says whether a text went to the target. Where the protocol hides it on the way, the target's own log tells.
+func (h *house) reached(text string) bool {
+	return h.tap.has(text) || h.f.Client != nil && h.f.Seen(text)
+}
+
+// teed keeps what is read.
+type teed struct {
+	net.Conn
+	b *buffer
+}
+
+func (c *teed) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	_, _ = c.b.Write(b[:n]) // never fails
+	return n, err
 }
 
 // await says whether what the client received came to satisfy ok.

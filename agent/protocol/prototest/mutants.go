@@ -129,8 +129,8 @@ var mutants = []struct {
 		}
 		return client
 	})},
-	{9, "passes everything on", "went to the target", session(func(h *house, client net.Conn, _ *protocol.Session) net.Conn { return &leaky{client, h} })},
-	{10, "allocates first", "were allocated", session(func(h *house, client net.Conn, _ *protocol.Session) net.Conn { return &greedy{client, h.f, nil} })},
+	{9, "passes everything on", "went to the target", listens(leaky)},
+	{10, "allocates first", "were allocated", listens(greedy)},
 }
 
 // forward writes commands to the target behind the room's back.
@@ -195,31 +195,24 @@ func (c *chunky) Read(b []byte) (int, error) {
 	return min(n, 64), err
 }
 
-// leaky sends everything that it reads to the target as well, once the session is open.
-type leaky struct {
-	net.Conn
-	h *house
+// listens breaks a room by what it hears the client say.
+func listens(do func(h *house, b []byte)) mutation {
+	return session(func(h *house, client net.Conn, _ *protocol.Session) net.Conn {
+		h.sending = func(b []byte) { do(h, b) }
+		return client
+	})
 }
 
-func (c *leaky) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if t := c.h.tap.last(); t != nil && bytes.Contains(b[:n], []byte("unknown")) {
-		_, _ = t.Write(b[:n]) // see forward
+// leaky sends messages that it does not know to the target.
+func leaky(h *house, b []byte) {
+	if t := h.tap.last(); t != nil && bytes.Contains(b, []byte("unknown")) {
+		_, _ = t.Write(b) // see forward
 	}
-	return n, err
 }
 
 // greedy makes room for a message as soon as it has read how long it is.
-type greedy struct {
-	net.Conn
-	f    *Fixture
-	room []byte
-}
-
-func (c *greedy) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if bytes.HasSuffix(b[:n], c.f.Wire.Oversized()) {
-		c.room = make([]byte, 256<<20)
+func greedy(h *house, b []byte) {
+	if bytes.HasSuffix(b, h.f.Wire.Oversized()) {
+		h.room = make([]byte, 256<<20)
 	}
-	return n, err
 }

@@ -22,8 +22,13 @@ type Fixture struct {
 	Login   protocol.Login           // its password is the credential that must not be seen
 	Dial    func(ctx context.Context) (net.Conn, error)
 	Classes []access.Class // the protected value is in one of them
-	// Protected is a value that lies at the target in a column of a class.
+	// Protected is a value that lies at the target in a place of a class.
 	Protected string
+	// Refuses says that the room does not mask: what would show a protected value is refused.
+	Refuses bool
+	// Client wraps the client's connection where the protocol hides its messages on the way, so that Wire's bytes are what is hidden: one
+	// that is written to and read from in Wire's words. Nil where Wire's bytes are what travels. What went to the target is then what Seen says.
+	Client func(raw net.Conn) net.Conn
 	// Seen says whether the target's own log holds a text.
 	Seen func(text string) bool
 	Wire Wire

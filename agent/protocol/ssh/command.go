@@ -42,6 +42,9 @@ func analyse(text string, sh shell) access.Command {
 	}
 	f := read(text, sh, 0)
 	cmd.Touches, cmd.Complete, cmd.Why = f.touches, f.why == "", f.why
+	if cmd.Complete && len(cmd.Touches) == 0 {
+		cmd.Touches = []access.Touch{{Effect: access.Execute, Resource: access.Resource{Kind: access.KindProgram, Name: "true"}}}
+	}
 	cmd.Facts = access.Facts{Functions: f.programs, Statement: f.commands, Deletes: f.deletes}
 	cmd.Normalised = strings.Join(f.shape, "; ")
 	if f.refused != nil {
@@ -66,7 +69,12 @@ func read(text string, sh shell, nesting int) facts {
 	if why := readable(text); why != "" {
 		return facts{why: why, shape: []string{"?"}}
 	}
-	as := func(v syntax.LangVariant) facts {
+	as := func(v syntax.LangVariant) (f facts) {
+		defer func() {
+			if recover() != nil { // which could only be a fault of the library
+				f = facts{why: "the parser failed on it", shape: []string{"?"}}
+			}
+		}()
 		file, err := syntax.NewParser(syntax.Variant(v)).Parse(strings.NewReader(text), "")
 		if err != nil {
 			return facts{why: "it is not a command line of a POSIX shell", shape: []string{"?"}}

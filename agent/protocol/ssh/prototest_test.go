@@ -439,7 +439,7 @@ func (w wire) Leaks() map[string][]byte {
 		"a hard link": "ln D/protected D/plain5 && cat D/plain5", "find": "find D -exec cat {} +", "xargs": "echo D/protected | xargs cat", "grep -r": "grep -r canary D", "tar": "tar cf - D",
 		"a loop": "for f in D/p*; do cat $f; done", "dots": "cat D/x/../protected", "an error": "sh D/protected", "sudo": "sudo -n cat D/protected", "dd": "dd if=D/protected", "diff": "diff D/protected /dev/null",
 		"sed": "sed -n p D/protected", "awk": "awk 1 D/protected", "python": "python3 -c 'print(open(\"D/protected\").read())'", "a here document": "cat <<E\n$(cat D/protected)\nE", "scp": "scp -f D/protected",
-		"rsync": "rsync --server --sender -e.LsfxCIvu . D/", "quotes": "c''at D/prot\"ect\"ed", "od": "od -c D/protected", "base64": "base64 D/protected | base64 -d", "tail of all": "tail -n +1 D/plain D/protected",
+		"rsync": "rsync --server --sender -e.LsfxCIvu . D/", "quotes": "c''at D/pro\"tect\"ed", "od": "od -c D/protected", "base64": "base64 D/protected | base64 -d", "tail of all": "tail -n +1 D/plain D/protected",
 	} {
 		leaks[name] = line(message{Exec: strings.ReplaceAll(text, "D/", w.dir+"/")})
 	}

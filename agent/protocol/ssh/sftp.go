@@ -49,8 +49,6 @@ type op struct {
 	run     *run
 	file    *file
 	offset  uint64
-	size    uint32      // of a write
-	handle  string      // that is closed
 	private chan []byte // takes the answer to a question of the room's own
 }
 

@@ -125,3 +125,14 @@ func (c cloud) finish(ctx context.Context, outputs map[string]string) error {
 	return c.aws(ctx, nil, "s3api", "put-object-lock-configuration", "--bucket", outputs["EvidenceBucket"], "--object-lock-configuration",
 		`{"ObjectLockEnabled":"Enabled","Rule":{"DefaultRetention":{"Mode":"GOVERNANCE","Days":1}}}`)
 }
+
+// remove is `sam delete`, as `make destroy` runs it.
+func (c cloud) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, deployLimit)
+	defer cancel()
+	_, err := run(ctx, c.command(ctx, "sam", "delete", "--stack-name", stackName, "--no-prompts", "--region", region, "--s3-bucket", "sallyport-deploy", "--s3-prefix", "sam"))
+	if err != nil {
+		return fmt.Errorf("sam delete: %w", err)
+	}
+	return nil
+}

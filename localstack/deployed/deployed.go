@@ -48,13 +48,14 @@ type System struct {
 	CA      string // file with the CA's certificate, PEM
 	Outputs map[string]string
 
-	c        Config
-	emulator *emulator
-	cloud    cloud
-	front    *front
-	provider *http.Server
-	relay    *process
-	agent    *process
+	c          Config
+	parameters map[string]string // of the last deployment
+	emulator   *emulator
+	cloud      cloud
+	front      *front
+	provider   *http.Server
+	relay      *process
+	agent      *process
 }
 
 // Start deploys the template to a local AWS of its own, and starts identity provider, front, relay and agent. Whatever it started
@@ -129,8 +130,9 @@ func (s *System) deploy(ctx context.Context, where at) error {
 	if err := s.cloud.aws(ctx, nil, "s3api", "create-bucket", "--bucket", "sallyport-deploy"); err != nil {
 		return err
 	}
-	if err := s.cloud.deploy(ctx, map[string]string{"Arch": arch(), "PublicHost": where.front, "Relays": where.relay, "OidcIssuer": s.Issuer,
-		"OidcClientId": CLIClient, "OidcConsoleClientId": ConsoleClient, "DeletionProtection": "false", "EvidenceLockDays": "1"}); err != nil {
+	s.parameters = map[string]string{"Arch": arch(), "PublicHost": where.front, "Relays": where.relay, "OidcIssuer": s.Issuer,
+		"OidcClientId": CLIClient, "OidcConsoleClientId": ConsoleClient, "DeletionProtection": "false", "EvidenceLockDays": "1"}
+	if err := s.cloud.deploy(ctx, s.parameters); err != nil {
 		return fmt.Errorf("%w%s", err, lastLines(s.emulator.log))
 	}
 	var err error
@@ -257,6 +259,45 @@ func (s *System) Outage(down bool) error {
 		return s.front.stop()
 	}
 	return s.front.start()
+}
+
+// Update deploys again with another parameter, over what runs: every function gets a new environment.
+func (s *System) Update(ctx context.Context) error {
+	s.parameters["Relays"] = s.Relay + "," + s.Relay
+	return s.cloud.deploy(ctx, s.parameters)
+}
+
+// Remove deletes the stack, and makes sure that what is evidence is still there.
+func (s *System) Remove(ctx context.Context) error {
+	if err := s.cloud.remove(ctx); err != nil {
+		return err
+	}
+	if _, err := s.cloud.outputs(ctx); err == nil {
+		return errors.New("sam delete: the stack is still there")
+	}
+	if err := s.cloud.aws(ctx, nil, "s3api", "head-object", "--bucket", s.Outputs["EvidenceBucket"], "--key", "checkpoint"); err != nil {
+		return fmt.Errorf("the evidence did not outlive its stack: %w", err)
+	}
+	return s.cloud.aws(ctx, nil, "dynamodb", "describe-table", "--table-name", s.Outputs["AuditTable"])
+}
+
+// Locked tries to delete what is under Object Lock, with the account's own credentials and all that they may do.
+func (s *System) Locked(ctx context.Context) error {
+	var all struct {
+		Versions []struct{ Key, VersionId string }
+	}
+	bucket := s.Outputs["EvidenceBucket"]
+	if err := s.cloud.aws(ctx, &all, "s3api", "list-object-versions", "--bucket", bucket, "--max-keys", "1"); err != nil {
+		return err
+	}
+	if len(all.Versions) == 0 {
+		return errors.New("the evidence bucket is empty")
+	}
+	v := all.Versions[0]
+	if err := s.cloud.aws(ctx, nil, "s3api", "delete-object", "--bucket", bucket, "--key", v.Key, "--version-id", v.VersionId); err == nil {
+		return fmt.Errorf("%s could be deleted though it is locked", v.Key)
+	}
+	return nil
 }
 
 // Calls are what each function has called so far; nil where the emulator cannot tell them apart.

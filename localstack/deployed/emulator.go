@@ -101,7 +101,8 @@ func (e *emulator) localStack(ctx context.Context, root, dir string, port int) e
 	cmd.Env = append([]string{"PATH=" + filepath.Join(at, "venv", "bin") + ":" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + filepath.Join(dir, "tmp"),
 		"FILESYSTEM_ROOT=" + filepath.Join(at, "root"), "GATEWAY_LISTEN=" + address, "LOCALSTACK_HOST=localhost:" + strconv.Itoa(port), "DNS_ADDRESS=0",
 		"EAGER_SERVICE_LOADING=0", "DISABLE_EVENTS=1", "SKIP_SSL_CERT_DOWNLOAD=1", "SKIP_INFRA_DOWNLOADS=1", "OVERRIDE_IN_DOCKER=0",
-		"LAMBDA_RUNTIME_EXECUTOR=process", "LAMBDA_KEEPALIVE_MS=600000", "LAMBDA_SYNCHRONOUS_CREATE=0", "STRICT_SERVICE_LOADING=1",
+		"LAMBDA_RUNTIME_EXECUTOR=process", "DISABLE_CORS_CHECKS=1", "DISABLE_CORS_HEADERS=1", // its own rules would refuse browsers at function URLs
+		"LAMBDA_KEEPALIVE_MS=600000", "LAMBDA_SYNCHRONOUS_CREATE=0", "STRICT_SERVICE_LOADING=1",
 		"SERVICES=cloudformation,cloudwatch,dynamodb,dynamodbstreams,events,iam,kms,kinesis,lambda,logs,s3,scheduler,secretsmanager,sns,sqs,ssm,sts"}, account...)
 	var err error
 	if e.process, err = start("LocalStack", filepath.Join(dir, "localstack.log"), cmd); err != nil {

@@ -5,6 +5,7 @@ package localaws
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	kmstypes "github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/sallyport/sallyport/internal/store"
 )
@@ -44,7 +46,8 @@ func Tables(ctx context.Context, url string) (map[string]string, error) {
 		sk, skType := key("sk", ddb.KeyTypeRange)
 		_, err := client.CreateTable(ctx, &dynamodb.CreateTableInput{TableName: aws.String(names[t]), BillingMode: ddb.BillingModePayPerRequest,
 			KeySchema: []ddb.KeySchemaElement{pk, sk}, AttributeDefinitions: []ddb.AttributeDefinition{pkType, skType}})
-		if err != nil {
+		var there *ddb.ResourceInUseException // the names are ours alone: an earlier try made it, and its answer was lost
+		if err != nil && !errors.As(err, &there) {
 			return nil, fmt.Errorf("local AWS: make table %s: %w", t, err)
 		}
 		ready := dynamodb.NewTableExistsWaiter(client, func(o *dynamodb.TableExistsWaiterOptions) { o.MinDelay = 20 * time.Millisecond })
@@ -59,7 +62,8 @@ func Tables(ctx context.Context, url string) (map[string]string, error) {
 func Bucket(ctx context.Context, url string) (string, error) {
 	name := "bucket-" + unique()
 	client := s3.NewFromConfig(Config(url), func(o *s3.Options) { o.UsePathStyle = true })
-	if _, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name}); err != nil {
+	var there *s3types.BucketAlreadyOwnedByYou
+	if _, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name}); err != nil && !errors.As(err, &there) {
 		return "", fmt.Errorf("local AWS: make bucket: %w", err)
 	}
 	return name, nil

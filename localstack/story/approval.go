@@ -183,7 +183,7 @@ func (p *player) review(ctx context.Context, link, verdict, statement string) er
 	}
 	text := strings.Join(strings.Fields(pg.text()), " ")
 	if err := contains(text, statement, "app", "shop", "alice", "coder", "prod-write"); err != nil {
-		return fmt.Errorf("the reviewer's page: %w", err)
+		return fmt.Errorf("the reviewer's page (%s, status %d, %d bytes): %w", pg.url, pg.status, len(pg.body), err)
 	}
 	after, err := b.submit(ctx, pg, map[string]string{"verdict": verdict})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,19 +35,7 @@ func Play(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	p.say("%s is up: broker, relay, identity provider, agent. Console: %s", w.system.name(), w.file.Console)
-	for _, s := range []struct {
-		title string
-		run   func(context.Context) error
-	}{
-		{"Alice logs in by OIDC (code with PKCE), and gets a token bound to a key", p.login},
-		{"sallyport run starts coder, and inside it tester; each with a key of its own and fewer rights", p.actors},
-		{"coder reads a table with psql: protected columns come masked, and the database's credential is nowhere in reach", p.read},
-		{"tester tries what it must not do: refused natively, the session lives on, and nothing of it reached PostgreSQL", p.denials},
-		{"coder changes a protected table: held until a reviewer approves exactly this, once", p.approval},
-		{"Alice revokes coder: coder's and tester's next commands are refused", p.revoke},
-		{"The broker stops: the gate is closed. It starts again: the gate works", p.outage},
-		{"The record: sessions, every command, and a proof that nothing was changed or removed", p.record},
-	} {
+	for _, s := range p.story() {
 		p.steps++
 		p.say("\n%d. %s", p.steps, s.title)
 		if err := s.run(ctx); err != nil {
@@ -55,6 +44,31 @@ func Play(ctx context.Context, c Config) (err error) {
 	}
 	p.say("\nEvery step did what it had to, in %.1f s.", time.Since(started).Seconds())
 	return nil
+}
+
+// step is one of the story's.
+type step struct {
+	title string
+	run   func(context.Context) error
+}
+
+// story is what is played: all of it everywhere, but what only a deployment has.
+func (p *player) story() []step {
+	all := []step{
+		{"Alice logs in by OIDC (code with PKCE), and gets a token bound to a key", p.login},
+		{"sallyport run starts coder, and inside it tester; each with a key of its own and fewer rights", p.actors},
+		{"coder reads a table with psql: protected columns come masked, and the database's credential is nowhere in reach", p.read},
+		{"tester tries what it must not do: refused natively, the session lives on, and nothing of it reached PostgreSQL", p.denials},
+		{"coder changes a protected table: held until a reviewer approves exactly this, once", p.approval},
+		{"Alice revokes coder: coder's and tester's next commands are refused", p.revoke},
+		{"The broker stops: the gate is closed. It starts again: the gate works", p.outage},
+		{"The record: sessions, every command, and a proof that nothing was changed or removed", p.record},
+	}
+	if c, ok := p.system.(*cloud); ok {
+		update := step{"The stack is updated in place, under a session that goes on", func(ctx context.Context) error { return p.update(ctx, c) }}
+		all = slices.Insert(all, len(all)-2, update)
+	}
+	return all
 }
 
 func (p *player) say(format string, args ...any) { _, _ = fmt.Fprintf(p.c.Out, format+"\n", args...) }

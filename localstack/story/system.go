@@ -23,7 +23,9 @@ type system interface {
 	outage(w *world, down bool) error
 	// log is what its programs said.
 	log() string
-	// stop ends everything, in order. Stopping what does not run changes nothing.
+	// finish ends everything in order, and leaves the evidence of all that happened.
+	finish() error
+	// stop ends everything. Stopping what does not run changes nothing.
 	stop() error
 }
 
@@ -94,6 +96,8 @@ func (d *dev) stop() error {
 	}
 }
 
+func (d *dev) finish() error { return d.stop() }
+
 func (d *dev) outage(w *world, down bool) error {
 	sig := syscall.SIGUSR2
 	if down {
@@ -136,15 +140,20 @@ func (c *cloud) log() string {
 	return c.system.Log()
 }
 
-// stop ends agent and relay, waits until everything is sealed, and fetches the evidence as an auditor would, before the local AWS goes
-// and all that it holds with it.
 func (c *cloud) stop() error {
 	s := c.system
 	if s == nil {
 		return nil
 	}
 	c.system = nil
-	ctx, cancel := context.WithTimeout(context.Background(), deployed.SealLimit+time.Minute)
+	return s.Stop()
+}
+
+// finish ends agent and relay, waits until everything is sealed, and fetches the evidence as an auditor would, before the local AWS goes
+// and all that it holds with it.
+func (c *cloud) finish() error {
+	s := c.system
+	ctx, cancel := context.WithTimeout(context.Background(), deployed.SealLimit+5*time.Minute)
 	defer cancel()
 	err := s.StopPrograms()
 	if err == nil {
@@ -153,6 +162,12 @@ func (c *cloud) stop() error {
 	if err == nil {
 		_, err = s.Operator(ctx, "stack", "evidence", c.w.data)
 	}
+	if err == nil {
+		err = s.Locked(ctx)
+	}
+	if err == nil {
+		err = s.Remove(ctx)
+	}
 	calls, refused := s.Calls()
 	if len(refused) > 0 {
 		err = errors.Join(err, fmt.Errorf("the local AWS refused calls of functions, whose roles lack them: %q", refused))
@@ -160,7 +175,7 @@ func (c *cloud) stop() error {
 	if len(calls) > 0 {
 		err = errors.Join(err, c.compare(calls))
 	}
-	return errors.Join(err, s.Stop())
+	return errors.Join(err, c.stop())
 }
 
 // compare holds what the functions called to the list that their roles are held to, both ways.

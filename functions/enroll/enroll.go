@@ -150,7 +150,7 @@ func (f *function) join(r *http.Request) (any, error) {
 	}
 	b, err := f.Bundles.Active(r.Context())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
+		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
 	}
 	if c.Lineage().Depth() != 0 || !b.Roles.Administrator(c.Groups) {
 		return nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not make join tokens", c.Lineage().Actor().Name)
@@ -318,5 +318,5 @@ func readCSR(s string) (*x509.CertificateRequest, string, error) {
 }
 
 func unavailable(err error) error {
-	return fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
+	return fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
 }

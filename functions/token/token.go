@@ -122,7 +122,7 @@ func (f *function) caller(r *http.Request, now time.Time) (tokens.Claims, tokens
 func (f *function) active(ctx context.Context) (*policy.Bundle, error) {
 	b, err := f.Bundles.Active(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
+		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
 	}
 	return b, nil
 }
@@ -162,7 +162,7 @@ func (f *function) store(ctx context.Context, w store.Write, e audit.Entry) erro
 }
 
 func unavailable(err error) error {
-	return fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
+	return fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
 }
 
 // renew returns a fresh token for the same node and extends the root's lease.

@@ -14,14 +14,14 @@ const (
 // FunctionOf names the function that serves a path, which may carry a query; "" is functions/token, which serves discovery.
 func FunctionOf(path string) string {
 	path, _, _ = strings.Cut(path, "?")
-	switch {
-	case path == PathOpen, path == PathCheck, path == PathClaim, path == PathClose, path == PathCan:
+	switch path {
+	case PathOpen, PathCheck, PathClaim, PathClose, PathCan:
 		return FunctionDecide
-	case path == PathChanges:
+	case PathChanges:
 		return FunctionChanges
-	case path == PathRecord:
+	case PathRecord:
 		return FunctionRecord
-	case path == PathJoin, path == PathEnroll, path == PathRecertify:
+	case PathJoin, PathEnroll, PathRecertify:
 		return FunctionEnroll
 	}
 	for _, below := range []string{PathApprovals, PathSessions, PathActors} {

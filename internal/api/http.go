@@ -53,7 +53,7 @@ func Fail(w http.ResponseWriter, log *slog.Logger, err error) {
 			log.Error("internal error", "error", err)
 		}
 		e = Because(ErrInternal, "the broker's log has the reason", "internal error")
-	} else if log != nil && err != error(e) {
+	} else if log != nil && err != error(e) { //nolint:errorlint // is it wrapped, that is the question
 		log.Warn("refused", "error", err) // it says more than the caller is told
 	}
 	b, merr := json.Marshal(e)

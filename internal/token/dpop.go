@@ -130,7 +130,7 @@ func Spend(ctx context.Context, items store.Items, w store.Write, what string) e
 	case errors.Is(err, store.ErrConflict):
 		return api.Because(api.ErrConflict, "", "%s was used before", what)
 	case err != nil:
-		return fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
+		return fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
 	}
 	return nil
 }

@@ -253,5 +253,5 @@ func walk(ctx context.Context, items store.Items, pk, prefix string, limit int, 
 }
 
 func unavailable(err error) error {
-	return fmt.Errorf("%w: %v", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
+	return fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "the store did not answer"), err)
 }

@@ -81,8 +81,11 @@ func (t *tap) lingered() error {
 		t.since = now
 	}
 	until := t.since.Add(lingering)
-	if !now.Before(until) || t.conn.SetReadDeadline(until) != nil {
+	if !now.Before(until) {
 		return nil
+	}
+	if err := t.conn.SetReadDeadline(until); err != nil {
+		return nil //nolint:nilerr // the next read tells
 	}
 	m, err := t.conn.Read(t.buf[t.w:])
 	t.w += m

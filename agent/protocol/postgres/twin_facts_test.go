@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -122,8 +123,8 @@ func (w twin) seen(t testing.TB, sql string) (out string, passed, worked bool) {
 		b.WriteString(r.CommandTag.String())
 	}
 	if err != nil {
-		pgErr, ok := err.(*pgconn.PgError)
-		if !ok {
+		pgErr := (*pgconn.PgError)(nil)
+		if !errors.As(err, &pgErr) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 		fmt.Fprintf(&b, "error %s", pgErr.Code)
@@ -256,7 +257,6 @@ func (g *namer) item() (string, alias) {
 		return g.joined(name)
 	default:
 		text, cols = "json_to_recordset('[{\"id\":1,\"email\":\"r\"}]')", []string{"id", "email"}
-		relist = false
 		return text + " as " + name + "(id integer, email text)", alias{name, cols}
 	}
 	text += " as " + name
@@ -452,9 +452,7 @@ func (g *namer) statement() string {
 		if g.chance(2) {
 			list := g.names(1 + g.r.IntN(len(cols)))
 			w += "(" + strings.Join(list, ", ") + ")"
-			for i := range list {
-				cols[i] = list[i]
-			}
+			copy(cols, list)
 		}
 		w += " as (" + body + ") "
 		g.ctes = append(g.ctes, alias{name, cols})

@@ -136,7 +136,7 @@ func (l *loader) classes(body string) {
 		for n, pattern := range c.Columns {
 			at := d.at("classes", i, "columns", n)
 			if !columnPattern(pattern) {
-				l.errorf(fileClasses, at, "column %q: want schema.table.column, '*' for any run of characters", pattern)
+				l.errorf(fileClasses, at, "column %q: want schema.table.column or /path/of/a/file, '*' for any run of characters", pattern)
 			}
 			if owner[pattern] != "" {
 				l.errorf(fileClasses, at, "column %q is in class %q already", pattern, owner[pattern])
@@ -147,8 +147,11 @@ func (l *loader) classes(body string) {
 	}
 }
 
-// columnPattern wants at least two dots: a pattern with fewer could never match, and its class would protect nothing.
+// columnPattern wants at least two dots, or the path of a file: another pattern could never match, and its class would protect nothing.
 func columnPattern(p string) bool {
+	if strings.HasPrefix(p, "/") {
+		return printable(p, 256) && len(p) > 1
+	}
 	return printable(p, 256) && strings.Count(p, ".") >= 2 && !strings.HasPrefix(p, ".") && !strings.HasSuffix(p, ".")
 }
 

@@ -425,3 +425,15 @@ func TestPlaces(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestClassesNameFiles(t *testing.T) {
+	b := load1(t, "classes.yaml", `classes:
+  - {name: email, mask: email, columns: ["/srv/app/customers*", "*.customers.email"]}
+`)
+	if got := b.Classes[0].Columns[0]; got != "/srv/app/customers*" {
+		t.Errorf("got %q", got)
+	}
+	if _, err := Load(with("classes.yaml", "classes:\n  - {name: email, mask: email, columns: [\"/\"]}\n")); err == nil {
+		t.Error("a class of every file of no name was taken")
+	}
+}

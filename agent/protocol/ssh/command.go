@@ -120,6 +120,7 @@ type walker struct {
 	sh      shell
 	cwd     string // where relative paths start; empty: not known
 	nesting int
+	loops   int // around what is being read
 
 	touches  []access.Touch
 	programs []string
@@ -195,9 +196,7 @@ func (w *walker) stmt(s *syntax.Stmt) {
 	case *syntax.IfClause:
 		w.branch(c)
 	case *syntax.WhileClause:
-		w.cwd = w.still(append(slices.Clone(c.Cond), c.Do...))
-		w.stmts(c.Cond)
-		w.stmts(c.Do)
+		w.loop(c)
 	case *syntax.TimeClause:
 		w.unsure("time is a word of some shells only")
 		if c.Stmt != nil {
@@ -224,9 +223,24 @@ func (w *walker) stmt(s *syntax.Stmt) {
 	}
 }
 
+// maxLoops bounds loops in loops: each is looked at twice.
+const maxLoops = 4
+
+func (w *walker) loop(c *syntax.WhileClause) {
+	w.loops++
+	defer func() { w.loops-- }()
+	if w.loops > maxLoops {
+		w.unsure("it nests too deep")
+		return
+	}
+	w.cwd = w.still(append(slices.Clone(c.Cond), c.Do...))
+	w.stmts(c.Cond)
+	w.stmts(c.Do)
+}
+
 // still is the directory at the start of a loop's body, which is not known if the body moves.
 func (w *walker) still(list []*syntax.Stmt) string {
-	probe := &walker{sh: w.sh, cwd: w.cwd, nesting: w.nesting}
+	probe := &walker{sh: w.sh, cwd: w.cwd, nesting: w.nesting, loops: w.loops}
 	probe.stmts(list)
 	if probe.cwd != w.cwd {
 		return ""

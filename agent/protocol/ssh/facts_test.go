@@ -90,7 +90,8 @@ func TestIncomplete(t *testing.T) {
 		"echo cm0gLXJm | base64 -d | sh", "sh", "bash -s", "bash < /tmp/x", "sh <<E\nrm x\nE", "X=rm; $X x", "f() { rm x; }; f", "alias a=rm", "cd /x; cat y",
 		"cd $X && cat y", "cat <(rm x)", "cat $'\\x2f'etc", "for f in a b; do rm $f; done", "case x in x) rm y;; esac", "python3 -c 'x'", "perl -e x", "awk 'x'", "xargs rm",
 		"find / -exec rm {} ;", "trap 'rm x' EXIT", "exec 3<>/dev/tcp/h/1", "cat /a/../b", "echo $SECRET", "echo /etc/*", "PATH=/tmp ls", "IFS=x", ". ./x", "source x", "x=1",
-		"ls &> /tmp/o", "a |& b", "time ls", "((1))", "[[ -f x ]]", "echo ${X:-$(rm x)}", "coproc ls", "export X=1", "su -c 'rm x'", "rm\rx", "rm\x01", "rm 'x", "cat /a/b/../c",
+		"ls &> /tmp/o", "a |& b", "time ls", "((1))", "[[ -f x ]]", "echo ${X:-$(rm x)}", "coproc ls", "export X=1", "pushd /x; cat y", "while cd /x; do cat y; done",
+		strings.Repeat("while true; do ", 150) + "ls" + strings.Repeat("; done", 150), "su -c 'rm x'", "rm\rx", "rm\x01", "rm 'x", "cat /a/b/../c",
 	} {
 		if c := analyse(text, deploy); c.Complete {
 			t.Errorf("%q passes for understood: %v", text, told(c))
@@ -102,7 +103,7 @@ func TestIncomplete(t *testing.T) {
 
 func TestStrange(t *testing.T) {
 	for _, text := range []string{
-		"rm --files0-from=x", "tail --pid=1 /x", "sort --compress-program=sh x", "env", "date -s 12:00", "hostname x", "sed -n 'w /etc/x' y", "sed -e p x", "find / -fprint x", "tar xf /x",
+		"rm --files0-from=x", "tail --pid=1 /x", "sort --compress-program=sh x", "env", "env LANG=C", "date -s 12:00", "hostname x", "sed -n 'w /etc/x' y", "sed -e p x", "find / -fprint x", "tar xf /x",
 		"rsync --server -slogDtpr . x", "rsync a host:b", "scp a host:b", "git-shell x", "cp -t /etc x y", "install x y", "grep -f /etc/shadow x", "getent initgroups x", "man ls", "less /etc/shadow",
 	} {
 		c := analyse(text, deploy)

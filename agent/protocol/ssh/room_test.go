@@ -34,6 +34,13 @@ type broker struct {
 	outcomes  []api.Outcome
 	verdicts  map[access.ApprovalID]chan api.Verdict
 	withdrawn int
+	forbidden string // a text that is denied
+}
+
+func (b *broker) forbid(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forbidden = text
 }
 
 var digestKey = bytes.Repeat([]byte("d"), 32)
@@ -43,6 +50,8 @@ func (b *broker) decide(c access.Command) access.Decision {
 	switch {
 	case c.Refused != nil:
 		d.Outcome, d.Rule, d.Hint = access.Deny, c.Refused.Rule, c.Refused.Hint
+	case b.forbidden != "" && c.Text == b.forbidden:
+		d.Outcome, d.Rule = access.Deny, "forbidden"
 	case strings.Contains(c.Text, "denyme"):
 		d.Outcome, d.Rule, d.Hint = access.Deny, "no-denyme", "do something else"
 	case strings.Contains(c.Text, "holdme"):
@@ -331,6 +340,19 @@ func TestManyChannelsOneConnection(t *testing.T) {
 	wg.Wait()
 	if n := len(h.asked("EXEC")); n != 20 {
 		t.Errorf("%d decisions for 20 commands", n)
+	}
+}
+
+// TestKeysAreNeverLookedAt: SS-10 and SS-11 need a server that looks at keys.
+func TestKeysAreNeverLookedAt(t *testing.T) {
+	srv := server(t)
+	h := open(t, srv, func(s *protocol.Session) { s.Verifier = verifier(t, "the-one") })
+	signer, err := ssh.ParsePrivateKey([]byte(srv.Key)) // the very key that the agent logs in with
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ssh.Dial("tcp", h.addr, &ssh.ClientConfig{User: srv.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()}); err == nil { //nolint:gosec // as in dial
+		t.Error("a key opened a session")
 	}
 }
 

@@ -129,3 +129,42 @@ func TestGit(t *testing.T) {
 		t.Error("the push was not asked for")
 	}
 }
+
+// Rows of the corpus of tricks that have no test of their own elsewhere.
+func TestCorpus(t *testing.T) {
+	srv := server(t)
+	t.Run("SS-02 sftp where it is not permitted", func(t *testing.T) {
+		h := open(t, srv)
+		h.broker.forbid("subsystem sftp")
+		if r := h.sftp("ls /\n"); r.code == 0 || !strings.Contains(r.err, "forbidden") {
+			t.Errorf("got %+v", r)
+		}
+	})
+	t.Run("SS-02 another subsystem", func(t *testing.T) {
+		h := open(t, srv)
+		if r := h.ssh(nil, "-s", "netconf"); r.code == 0 {
+			t.Errorf("got %+v", r)
+		}
+		eventually(t, "receipt", func() bool { return len(h.asked("SUBSYSTEM")) == 1 })
+	})
+	t.Run("SS-04 nested SSH", func(t *testing.T) {
+		h := open(t, srv)
+		if r := h.ssh(nil, "-W", srv.Addr); r.code == 0 || !strings.Contains(r.err, "not forwarded") {
+			t.Errorf("got %+v", r)
+		}
+	})
+	t.Run("SS-05 listening, agents, X11", func(t *testing.T) {
+		h := open(t, srv)
+		if r := h.ssh(nil, "-R", "0:127.0.0.1:1", "-A", "-X", "echo still here"); r.out != "still here\n" || !strings.Contains(r.err, "forwarding") {
+			t.Errorf("got %+v", r)
+		}
+		eventually(t, "receipt", func() bool { return len(h.asked("FORWARD")) == 1 })
+	})
+	t.Run("SS-08 a terminal", func(t *testing.T) {
+		h := open(t, srv)
+		if r := h.ssh(nil, "-tt", "tty"); r.code != 255 || !strings.Contains(r.err, "PTY allocation request failed") {
+			t.Errorf("got %+v", r)
+		}
+		eventually(t, "receipt", func() bool { return len(h.asked("PTY")) == 1 })
+	})
+}

@@ -42,7 +42,7 @@ func makeSpecial() map[string]func(w *walker, name string, args []word) {
 		m[n] = (*walker).interpreter
 	}
 	for _, n := range []string{".", "source", "alias", "unalias", "set", "shopt", "trap", "enable", "hash", "ulimit", "read", "mapfile", "readarray", "let", "unset",
-		"export", "readonly", "declare", "typeset", "local", "getopts", "shift", "return", "bind", "complete", "fc", "history", "coproc", "times", "time"} {
+		"export", "readonly", "declare", "typeset", "local", "getopts", "shift", "return", "bind", "complete", "fc", "history", "coproc", "times", "time", "pushd", "popd", "dirs", "logout", "suspend", "disown", "jobs", "bg", "fg"} {
 		m[n] = func(w *walker, name string, _ []word) { w.unsure("it changes the shell itself with " + name) }
 	}
 	for _, n := range []string{"curl", "wget", "ssh", "sftp", "nc", "ncat", "netcat", "socat", "telnet", "ftp", "ping", "dig", "host", "nslookup", "traceroute"} {
@@ -404,6 +404,9 @@ func (w *walker) wrapper(name string, args []word) {
 				w.unsure("it sets a variable")
 			}
 			rest = rest[1:]
+		}
+		if len(rest) == 0 {
+			w.strange(name) // it shows the environment
 		}
 	}
 	if name == "command" || name == "builtin" {

@@ -109,7 +109,7 @@ func (b *broker) Put(o api.Outcome) {
 
 // house is the room between a real OpenSSH server and whoever connects to addr.
 type house struct {
-	t      *testing.T
+	t      testing.TB
 	srv    *sshserver.Server
 	broker *broker
 	log    *syncBuffer
@@ -130,7 +130,7 @@ func (s *syncBuffer) Write(p []byte) (int, error) {
 }
 func (s *syncBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
-func server(t *testing.T, options ...string) *sshserver.Server {
+func server(t testing.TB, options ...string) *sshserver.Server {
 	t.Helper()
 	srv, err := sshserver.Start(sshserver.Config{Options: options})
 	if err != nil {
@@ -144,7 +144,7 @@ func server(t *testing.T, options ...string) *sshserver.Server {
 	return srv
 }
 
-func pin(t *testing.T, public string) []byte {
+func pin(t testing.TB, public string) []byte {
 	t.Helper()
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
 	if err != nil {
@@ -155,7 +155,7 @@ func pin(t *testing.T, public string) []byte {
 }
 
 // open serves connections on a loopback port, each as a session of its own.
-func open(t *testing.T, srv *sshserver.Server, change ...func(s *protocol.Session)) *house {
+func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Session)) *house {
 	t.Helper()
 	h := &house{t: t, srv: srv, broker: &broker{verdicts: map[access.ApprovalID]chan api.Verdict{}}, log: &syncBuffer{}, served: make(chan error, 100)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -220,7 +220,7 @@ func (h *house) asked(verb string) (all []access.Command) {
 }
 
 // eventually polls: what goes off the reply path has no other sign.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for late := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(late) {
@@ -242,7 +242,7 @@ type result struct {
 	code     int
 }
 
-func execute(t *testing.T, stdin io.Reader, name string, args ...string) result {
+func execute(t testing.TB, stdin io.Reader, name string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

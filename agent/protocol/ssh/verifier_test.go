@@ -9,7 +9,7 @@ import (
 	"github.com/sallyport/sallyport/internal/api"
 )
 
-func verifier(t *testing.T, password string) *api.Verifier {
+func verifier(t testing.TB, password string) *api.Verifier {
 	t.Helper()
 	salted, err := pbkdf2.Key(sha256.New, password, []byte("salt"), 4096, sha256.Size)
 	if err != nil {

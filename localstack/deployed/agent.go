@@ -64,7 +64,7 @@ func (s *System) startAgent(ctx context.Context) error {
 	if err := errors.Join(os.WriteFile(file, b, 0o600), os.WriteFile(join, []byte(raw), 0o600)); err != nil {
 		return err
 	}
-	if s.agent, err = start("sallyport-agent", filepath.Join(dir, "agent.log"), exec.Command(filepath.Join(s.c.Bin, "sallyport-agent"), "run", "--config", file)); err != nil {
+	if s.agent, err = start("sallyport-agent", filepath.Join(dir, "agent.log"), s.program("sallyport-agent", "run", "--config", file)); err != nil {
 		return err
 	}
 	return s.agent.await(ctx, programReady, exists(ready))
@@ -112,7 +112,7 @@ func (s *System) IDToken(name string) (string, error) {
 // cli runs the CLI as somebody whose state is below home.
 func (s *System) cli(ctx context.Context, home, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.c.Bin, "sallyport"), args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.c.Dir, "SALLYPORT_HOME=" + home, "SALLYPORT_URL=" + s.Broker}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.c.Dir, "SALLYPORT_HOME=" + home, "SALLYPORT_URL=" + s.Broker}, s.Env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	b, err := run(ctx, cmd)
 	if err != nil {

@@ -47,12 +47,16 @@ type System struct {
 	Relay   string // host:port
 	CA      string // file with the CA's certificate, PEM
 	Outputs map[string]string
+	// Env is what programs need in their environment to reach the broker; nil when it is reached like any other.
+	Env []string
+	// Roots is a file with the roots that vouch for the broker's and the console's names, PEM.
+	Roots string
 
 	c          Config
 	parameters map[string]string // of the last deployment
 	emulator   *emulator
 	cloud      cloud
-	front      *front
+	door       door
 	provider   *http.Server
 	relay      *process
 	agent      *process
@@ -69,6 +73,14 @@ func Start(ctx context.Context, c Config) (*System, error) {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+// door is the way in to the functions. On MiniStack every function has its own URL and name, as on AWS; on LocalStack, whose function URLs
+// are plain HTTP, one front with a name of its own stands before all of them (PublicHost).
+type door interface {
+	start() error
+	stop() error
+	address() string
 }
 
 // at are the addresses that the stack's parameters name; they are known before anything runs.
@@ -88,15 +100,15 @@ func (s *System) start(ctx context.Context) error {
 		*a = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	s.Issuer, s.Relay = "http://"+issuer.Addr().String(), where.relay
-	if err := s.identities(issuer, where); err != nil {
-		return err
-	}
 	if s.emulator, err = startEmulator(ctx, s.c.Emulator, s.c.Root, filepath.Join(s.c.Dir, "aws")); err != nil {
 		return err
 	}
 	s.c.Say("%s is up on %s", s.emulator.name, s.emulator.url)
 	s.cloud = cloud{root: s.c.Root, dir: s.c.Dir, endpoint: s.emulator.url}
 	if err := s.deploy(ctx, where); err != nil {
+		return errors.Join(err, issuer.Close())
+	}
+	if err := s.identities(issuer); err != nil {
 		return err
 	}
 	if err := s.ready(ctx); err != nil {
@@ -112,10 +124,10 @@ func (s *System) start(ctx context.Context) error {
 }
 
 // identities serves the development identity provider.
-func (s *System) identities(l net.Listener, where at) error {
+func (s *System) identities(l net.Listener) error {
 	p, err := idp.New(idp.Config{Issuer: s.Issuer, Dir: filepath.Join(s.c.Dir, "idp"), Users: s.c.Users, Clients: []idp.Client{
 		{ID: CLIClient, RedirectURIs: []string{"http://127.0.0.1/callback"}},
-		{ID: ConsoleClient, RedirectURIs: []string{"https://" + where.front + "/callback"}},
+		{ID: ConsoleClient, RedirectURIs: []string{strings.TrimSuffix(s.Outputs["Console"], "/") + "/callback"}},
 	}})
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -132,6 +144,9 @@ func (s *System) deploy(ctx context.Context, where at) error {
 	}
 	s.parameters = map[string]string{"Arch": arch(), "PublicHost": where.front, "Relays": where.relay, "OidcIssuer": s.Issuer,
 		"OidcClientId": CLIClient, "OidcConsoleClientId": ConsoleClient, "DeletionProtection": "false", "EvidenceLockDays": "1"}
+	if s.c.Emulator == MiniStack {
+		delete(s.parameters, "PublicHost")
+	}
 	if err := s.cloud.deploy(ctx, s.parameters); err != nil {
 		return fmt.Errorf("%w%s", err, lastLines(s.emulator.log))
 	}
@@ -202,32 +217,41 @@ func (s *System) Operator(ctx context.Context, args ...string) (string, error) {
 	return string(b), nil
 }
 
-// open puts the front before the functions, under a certificate of the stack's own CA, which clients pin.
+// open opens the way in, and makes the certificates that are the operator's to make.
 func (s *System) open(ctx context.Context, where at) error {
 	relay := filepath.Join(s.c.Dir, "relay")
 	if _, err := s.Operator(ctx, "stack", "relay-certificate", relay, "--ip", "127.0.0.1"); err != nil {
 		return err
 	}
-	s.CA = filepath.Join(relay, "ca.pem")
+	s.CA, s.Broker, s.Console = filepath.Join(relay, "ca.pem"), s.Outputs["Broker"], strings.TrimSuffix(s.Outputs["Console"], "/")
+	if s.c.Emulator == MiniStack {
+		s.Roots = filepath.Join(filepath.Dir(s.c.Dir), "roots.pem")
+		n, err := newInternet(s.emulator.url, s.Roots)
+		if err != nil {
+			return err
+		}
+		s.door, s.Env = n, []string{"HTTPS_PROXY=http://" + n.addr, "SSL_CERT_FILE=" + s.Roots}
+		return n.start()
+	}
 	own := filepath.Join(s.c.Dir, "front")
 	if _, err := s.Operator(ctx, "stack", "relay-certificate", own, "--ip", "127.0.0.1", "--broker"); err != nil {
 		return err
 	}
-	var err error
-	if s.front, err = newFront(where.front, s.emulator.url, map[string]string{"token": s.Outputs["TokenUrl"], api.FunctionDecide: s.Outputs["DecideUrl"],
+	f, err := newFront(where.front, s.emulator.url, map[string]string{"token": s.Outputs["TokenUrl"], api.FunctionDecide: s.Outputs["DecideUrl"],
 		api.FunctionChanges: s.Outputs["ChangesUrl"], api.FunctionRecord: s.Outputs["RecordUrl"], api.FunctionApprove: s.Outputs["ApproveUrl"],
-		api.FunctionEnroll: s.Outputs["EnrollUrl"]}); err != nil {
+		api.FunctionEnroll: s.Outputs["EnrollUrl"]})
+	if err != nil {
 		return err
 	}
-	if s.front.cert, err = tls.LoadX509KeyPair(filepath.Join(own, "cert.pem"), filepath.Join(own, "key.pem")); err != nil {
+	if f.cert, err = tls.LoadX509KeyPair(filepath.Join(own, "cert.pem"), filepath.Join(own, "key.pem")); err != nil {
 		return err
 	}
 	pin, err := pinOf(s.CA)
 	if err != nil {
 		return err
 	}
-	s.Broker, s.Console = "https://"+where.front+"/#ca="+pin, "https://"+where.front
-	return s.front.start()
+	s.door, s.Roots, s.Broker = f, s.CA, s.Broker+"#ca="+pin
+	return f.start()
 }
 
 const (
@@ -247,19 +271,28 @@ func (s *System) startRelay(ctx context.Context, where at) error {
 	if err := os.WriteFile(config, b, 0o600); err != nil {
 		return err
 	}
-	if s.relay, err = start("sallyport-relay", filepath.Join(dir, "relay.log"), exec.Command(filepath.Join(s.c.Bin, "sallyport-relay"), "--config", config)); err != nil {
+	if s.relay, err = start("sallyport-relay", filepath.Join(dir, "relay.log"), s.program("sallyport-relay", "--config", config)); err != nil {
 		return err
 	}
 	return s.relay.await(ctx, programReady, exists(ready))
 }
 
-// Outage stops the front, behind which all functions are, or starts it again.
+func (s *System) program(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(s.c.Bin, name), args...)
+	cmd.Env = append(os.Environ(), s.Env...)
+	return cmd
+}
+
+// Outage closes the way in to the functions, or opens it again.
 func (s *System) Outage(down bool) error {
 	if down {
-		return s.front.stop()
+		return s.door.stop()
 	}
-	return s.front.start()
+	return s.door.start()
 }
+
+// Door is the address that is closed during an outage.
+func (s *System) Door() string { return s.door.address() }
 
 // Update deploys again with another parameter, over what runs: every function gets a new environment.
 func (s *System) Update(ctx context.Context) error {
@@ -312,11 +345,11 @@ func (s *System) Calls() (calls []Call, refused []string) {
 func (s *System) Stop() error {
 	err := errors.Join(s.agent.stop(programStop), s.relay.stop(programStop))
 	s.agent, s.relay = nil, nil
-	if s.front != nil {
-		err = errors.Join(err, s.front.stop())
+	if s.door != nil {
+		err = errors.Join(err, s.door.stop())
 	}
 	if s.emulator != nil {
-		err = errors.Join(err, s.emulator.stop())
+		s.emulator.stop()
 		s.emulator = nil
 	}
 	if s.provider != nil {

@@ -64,6 +64,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.to[name].ServeHTTP(w, r)
 }
 
+func (f *front) address() string { return f.addr }
+
 // quiet takes what net/http says of callers that went away.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 

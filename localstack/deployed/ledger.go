@@ -34,6 +34,7 @@ type ledger struct {
 func newLedger(to *url.URL) *ledger {
 	l := &ledger{functions: map[string]string{}, resources: map[string]string{}, calls: map[Call]int{}}
 	l.forward = &httputil.ReverseProxy{
+		ErrorLog: quiet(),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host                         // it is signed

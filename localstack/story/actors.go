@@ -38,7 +38,7 @@ func (p *player) login(ctx context.Context) error {
 			}
 		}
 	}()
-	b, err := newBrowser(p.file.CA)
+	b, err := p.browser()
 	if err == nil {
 		select {
 		case l := <-link:
@@ -135,7 +135,7 @@ func (p *player) actors(ctx context.Context) error {
 		return err
 	}
 	p.ok("coder asks for a child that may define tables, which coder itself may not: %s", firstLine(out))
-	if p.testerRun, err = start(p.coder, "sallyport "+quoteAll(p.runArgs("tester", "run the tests", []string{"read,write:app/public.orders", "read:app/*"}, p.tester))); err != nil {
+	if p.testerRun, err = start(p.coder, strings.Join(p.reach, " ")+" sallyport "+quoteAll(p.runArgs("tester", "run the tests", []string{"read,write:app/public.orders", "read:app/*"}, p.tester))); err != nil {
 		return err
 	}
 	if err := p.waitSocket(p.tester, p.testerRun); err != nil {

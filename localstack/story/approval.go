@@ -129,7 +129,7 @@ func (p *player) status(ctx context.Context, id, want string) error {
 // lookOnly fetches the link many times, as mail scanners do, and posts to it without a session.
 func (p *player) lookOnly(ctx context.Context, link, id string) error {
 	for range 10 {
-		b, err := newBrowser(p.file.CA)
+		b, err := p.browser()
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (p *player) lookOnly(ctx context.Context, link, id string) error {
 
 // requesterRefused: alice may look at her own request, not approve it.
 func (p *player) requesterRefused(ctx context.Context, link, id string) error {
-	b, err := newBrowser(p.file.CA)
+	b, err := p.browser()
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (p *player) requesterRefused(ctx context.Context, link, id string) error {
 
 // review logs in freshly as rita, reads the page as a person would, and posts the verdict.
 func (p *player) review(ctx context.Context, link, verdict, statement string) error {
-	b, err := newBrowser(p.file.CA)
+	b, err := p.browser()
 	if err != nil {
 		return err
 	}
@@ -206,12 +206,9 @@ func (p *player) signalBroker(stop bool) error {
 	if err := p.system.outage(p.world, stop); err != nil {
 		return err
 	}
-	u, err := url.Parse(p.file.Broker)
-	if err != nil {
-		return err
-	}
+	at := p.system.door(p.world)
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		c, err := net.DialTimeout("tcp", u.Host, time.Second)
+		c, err := net.DialTimeout("tcp", at, time.Second)
 		if err == nil {
 			_ = c.Close() // only whether it answers
 		}
@@ -219,5 +216,5 @@ func (p *player) signalBroker(stop bool) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the broker at %s did not go down or up (down: %v)", u.Host, stop)
+	return fmt.Errorf("the broker at %s did not go down or up (down: %v)", at, stop)
 }

@@ -20,19 +20,37 @@ import (
 // browser is a person's browser without scripting: cookies, redirects and forms.
 type browser struct{ client *http.Client }
 
-// newBrowser trusts the system's own CA, as a person does who was told to; pages on plain loopback need none.
-func newBrowser(caFile string) (*browser, error) {
+// browser is a new one, which trusts what a person's would, and reaches what theirs would.
+func (w *world) browser() (*browser, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := os.ReadFile(caFile)
+	file := w.roots
+	if file == "" {
+		file = w.file.CA
+	}
+	pem, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	t := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, DisableKeepAlives: true}
+	roots.AppendCertsFromPEM(pem)
+	t := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, DisableKeepAlives: true}
+	for _, v := range w.reach {
+		if proxy, ok := strings.CutPrefix(v, "HTTPS_PROXY="); ok {
+			u, err := url.Parse(proxy)
+			if err != nil {
+				return nil, err
+			}
+			t.Proxy = func(r *http.Request) (*url.URL, error) {
+				if r.URL.Scheme == "https" {
+					return u, nil
+				}
+				return nil, nil
+			}
+		}
+	}
 	return &browser{&http.Client{Jar: jar, Transport: t, Timeout: 20 * time.Second}}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,8 +20,9 @@ type system interface {
 	start(ctx context.Context, w *world) (embedded.DevFile, error)
 	// name is what people call it.
 	name() string
-	// outage stops the broker alone, or starts it again.
+	// outage stops the broker alone, or starts it again; door is the address that does not answer meanwhile.
 	outage(w *world, down bool) error
+	door(w *world) string
 	// log is what its programs said.
 	log() string
 	// finish ends everything in order, and leaves the evidence of all that happened.
@@ -106,6 +108,10 @@ func (d *dev) outage(w *world, down bool) error {
 	return syscall.Kill(w.file.PID, sig)
 }
 
+func (d *dev) door(w *world) string {
+	return strings.TrimPrefix(strings.SplitN(w.file.Broker, "/#", 2)[0], "https://")
+}
+
 // cloud is the SAM template on a local AWS, with relay and agent beside it.
 type cloud struct {
 	emulator string
@@ -124,6 +130,7 @@ func (c *cloud) start(ctx context.Context, w *world) (embedded.DevFile, error) {
 		return embedded.DevFile{}, err
 	}
 	c.system, c.w = s, w
+	w.reach, w.roots = s.Env, s.Roots
 	f := embedded.DevFile{Broker: s.Broker, Relay: s.Relay, Issuer: s.Issuer, Console: s.Console, CA: s.CA, Users: map[string]string{}}
 	for _, u := range users {
 		f.Users[u.Name] = u.Password
@@ -132,6 +139,8 @@ func (c *cloud) start(ctx context.Context, w *world) (embedded.DevFile, error) {
 }
 
 func (c *cloud) outage(_ *world, down bool) error { return c.system.Outage(down) }
+
+func (c *cloud) door(*world) string { return c.system.Door() }
 
 func (c *cloud) log() string {
 	if c.system == nil {

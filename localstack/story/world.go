@@ -39,6 +39,8 @@ type world struct {
 	secret string // the database password that nobody but the agent may know
 	system system
 	file   embedded.DevFile
+	reach  []string   // environment that programs need to reach the broker; mostly nil
+	roots  string     // file with what vouches for the console's name; "": file.CA
 	child  *user.User // whom actors run as; nil where this process may not choose
 	home   string     // the requester's SALLYPORT_HOME
 }
@@ -192,8 +194,8 @@ func (w *world) Close() error {
 
 // env is a clean environment for the requester's commands.
 func (w *world) env() []string {
-	return []string{"PATH=" + w.bin + ":" + os.Getenv("PATH"), "HOME=" + w.dir, "LC_ALL=C.UTF-8", "PAGER=cat", "PSQLRC=/dev/null",
-		"SALLYPORT_HOME=" + w.home, "SALLYPORT_URL=" + w.file.Broker}
+	return append([]string{"PATH=" + w.bin + ":" + os.Getenv("PATH"), "HOME=" + w.dir, "LC_ALL=C.UTF-8", "PAGER=cat", "PSQLRC=/dev/null",
+		"SALLYPORT_HOME=" + w.home, "SALLYPORT_URL=" + w.file.Broker}, w.reach...)
 }
 
 // cli runs a command of the requester's and returns what it printed and its exit code.

@@ -98,14 +98,17 @@ func (c cloud) outputs(ctx context.Context) (map[string]string, error) {
 // physical are the stack's resources: logical id to physical.
 func (c cloud) physical(ctx context.Context) (map[string]string, error) {
 	var out struct {
-		StackResources []struct{ LogicalResourceId, PhysicalResourceId string }
+		StackResources []struct {
+			LogicalID  string `json:"LogicalResourceId"`
+			PhysicalID string `json:"PhysicalResourceId"`
+		}
 	}
 	if err := c.aws(ctx, &out, "cloudformation", "describe-stack-resources", "--stack-name", stackName); err != nil {
 		return nil, err
 	}
 	m := map[string]string{}
 	for _, r := range out.StackResources {
-		m[r.LogicalResourceId] = r.PhysicalResourceId
+		m[r.LogicalID] = r.PhysicalID
 	}
 	return m, nil
 }

@@ -317,7 +317,10 @@ func (s *System) Remove(ctx context.Context) error {
 // Locked tries to delete what is under Object Lock, with the account's own credentials and all that they may do.
 func (s *System) Locked(ctx context.Context) error {
 	var all struct {
-		Versions []struct{ Key, VersionId string }
+		Versions []struct {
+			Key string
+			ID  string `json:"VersionId"`
+		}
 	}
 	bucket := s.Outputs["EvidenceBucket"]
 	if err := s.cloud.aws(ctx, &all, "s3api", "list-object-versions", "--bucket", bucket, "--max-keys", "1"); err != nil {
@@ -327,7 +330,7 @@ func (s *System) Locked(ctx context.Context) error {
 		return errors.New("the evidence bucket is empty")
 	}
 	v := all.Versions[0]
-	if err := s.cloud.aws(ctx, nil, "s3api", "delete-object", "--bucket", bucket, "--key", v.Key, "--version-id", v.VersionId); err == nil {
+	if err := s.cloud.aws(ctx, nil, "s3api", "delete-object", "--bucket", bucket, "--key", v.Key, "--version-id", v.ID); err == nil {
 		return fmt.Errorf("%s could be deleted though it is locked", v.Key)
 	}
 	return nil

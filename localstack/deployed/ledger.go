@@ -110,7 +110,7 @@ func actions(r *http.Request, body []byte) []Call {
 	service, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	var in struct {
 		TableName     string
-		KeyId         string
+		KeyID         string `json:"KeyId"`
 		TransactItems []map[string]struct{ TableName string }
 	}
 	_ = json.Unmarshal(body, &in) // S3's bodies are not JSON
@@ -126,7 +126,7 @@ func actions(r *http.Request, body []byte) []Call {
 	case strings.HasPrefix(service, "DynamoDB_"):
 		return []Call{{Action: "dynamodb:" + operation, Resource: in.TableName}}
 	case service == "TrentService":
-		return []Call{{Action: "kms:" + operation, Resource: in.KeyId[strings.LastIndex(in.KeyId, "/")+1:]}}
+		return []Call{{Action: "kms:" + operation, Resource: in.KeyID[strings.LastIndex(in.KeyID, "/")+1:]}}
 	case service == "":
 		path := strings.TrimPrefix(r.URL.Path, "/")
 		bucket, object, _ := strings.Cut(path, "/")

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A stack command that cannot work says why before it calls anybody.
+func TestStackRefusals(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
+	t.Setenv("AWS_REGION", "us-east-1")
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	file := func(body string) string {
+		f := filepath.Join(t.TempDir(), "outputs.json")
+		if err := os.WriteFile(f, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	none := file(`{"Stacks":[{"Outputs":[]}]}`)
+	partial := file(`{"Stacks":[{"Outputs":[{"OutputKey":"GrantsTable","OutputValue":"grants"}]}]}`)
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"init", "--pack", "guarded-postgres"}, "give either --stack or --outputs"},
+		{[]string{"init", "--pack", "guarded-postgres", "--stack", "a", "--outputs", none}, "give either --stack or --outputs"},
+		{[]string{"init", "--outputs", none}, "give either --policy or --pack"},
+		{[]string{"init", "--outputs", none, "--pack", "nosuch"}, "nosuch"},
+		{[]string{"init", "--outputs", none, "--pack", "guarded-postgres"}, "no outputs of one stack"},
+		{[]string{"init", "--outputs", file("<html>"), "--pack", "guarded-postgres"}, "no outputs of one stack"},
+		{[]string{"init", "--outputs", partial, "--pack", "guarded-postgres"}, "SALLYPORT_KEY_CA is not set"},
+		{[]string{"publish", "nosuch", "--outputs", partial}, "no such file or directory"},
+		{[]string{"relay-certificate", "x", "--outputs", partial}, "--dns or --ip is missing"},
+		{[]string{"relay-certificate", "x", "--outputs", partial, "--ip", "localhost"}, `--ip "localhost" is not an address`},
+		{[]string{"evidence", filepath.Join(t.TempDir(), "x"), "--outputs", partial}, "SALLYPORT_KEY_CHECKPOINT is not set"},
+	} {
+		c := stackCommand()
+		var out bytes.Buffer
+		c.SetArgs(tt.args)
+		c.SetOut(&out)
+		c.SetErr(&out)
+		c.SilenceErrors, c.SilenceUsage = true, true
+		if err := c.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: got %v, want %q", tt.args, err, tt.want)
+		}
+	}
+}

@@ -197,10 +197,10 @@ func (c *chunky) Read(b []byte) (int, error) {
 
 // listens breaks a room by what it hears the client say.
 func listens(do func(h *house, b []byte)) mutation {
-	return session(func(h *house, client net.Conn, _ *protocol.Session) net.Conn {
+	return func(h *house, r protocol.Protocol) protocol.Protocol {
 		h.sending = func(b []byte) { do(h, b) }
-		return client
-	})
+		return r
+	}
 }
 
 // leaky sends messages that it does not know to the target.

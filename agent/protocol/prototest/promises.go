@@ -372,6 +372,10 @@ func unknownRefused(t T, f *Fixture, m mutation) {
 	text := mark("unknown")
 	h.send(f.Wire.Unknown(text))
 	h.send(f.Wire.Run(mark("behind")))
+	h.await(func(b []byte) bool { return len(b) > h.read }) // or it ends without a word
+	if h.reached(text) {
+		t.Fatalf("an unknown message went to the target")
+	}
 	whole := func(b []byte) (int, bool) { return len(b), len(b) > 0 }
 	answer := h.next("unknown message", whole)
 	if _, ok := f.Wire.Refused(answer); !ok {

@@ -81,11 +81,11 @@ func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family 
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Now()) })
-	defer stop()
 	if late, ok := ctx.Deadline(); ok {
 		_ = raw.SetDeadline(late)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Now()) })
+	defer stop()
 	seen := &intro{Conn: raw}
 	swapped, loose := false, false
 	cfg := &ssh.ClientConfig{Config: crypto(), User: s.Login.User, Auth: []ssh.AuthMethod{auth}, HostKeyAlgorithms: family,

@@ -80,9 +80,12 @@ func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Sessio
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}
+	_ = client.SetDeadline(time.Now().Add(handshakeWait))
 	stop := context.AfterFunc(ctx, func() { _ = client.SetDeadline(time.Now()) })
 	conn, channels, requests, err := l.greet(ctx, client)
-	if !stop() {
+	if stop() {
+		_ = client.SetDeadline(time.Time{})
+	} else {
 		err = errors.Join(err, context.Cause(ctx))
 	}
 	if err != nil {

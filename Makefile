@@ -79,12 +79,12 @@ check-infra: ## cfn-lint, sam validate, and the tests that read the templates (i
 .PHONY: deploy
 deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account is the shell's
 	@localstack/scripts/aws-tools.sh
-	$(AWS_BIN)/sam deploy -t infra/template.yaml --config-file ../samconfig.toml --config-env $(ENV)
+	$(AWS_BIN)/sam deploy -t infra/template.yaml --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
 
 .PHONY: destroy
 destroy: ## delete the stack of ENV; tables, buckets and keys are kept, and listed
 	@localstack/scripts/aws-tools.sh
-	$(AWS_BIN)/sam delete --config-file samconfig.toml --config-env $(ENV) -t infra/template.yaml
+	$(AWS_BIN)/sam delete --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
 	@echo "Kept, by DeletionPolicy: the four tables, both buckets and the four keys. Deleting them is by hand, and for good."
 
 # A local AWS runs functions as processes of this machine.

@@ -12,6 +12,7 @@ command -v cc >/dev/null || command -v gcc >/dev/null || { deb+=(gcc libc6-dev);
 have_server || { deb+=(postgresql); brew+=(postgresql@17); words+=("a PostgreSQL server, version 14 or newer"); }
 command -v psql >/dev/null || { deb+=(postgresql-client); brew+=(libpq); words+=("psql"); }
 if [ "$what" = test ]; then
+  python3 -c 'import venv, ensurepip' 2>/dev/null || { deb+=(python3 python3-venv); brew+=(python@3.13); words+=("Python 3 with venv, for the AWS tools"); }
   have_browser >/dev/null || { deb+=(chromium); brew+=("--cask chromium"); words+=("Chromium"); }
   [ -x /usr/sbin/sshd ] || { deb+=(openssh-server); brew+=(); words+=("an OpenSSH server (macOS has one)"); }
   command -v ssh >/dev/null || { deb+=(openssh-client); brew+=(); words+=("the OpenSSH client"); }

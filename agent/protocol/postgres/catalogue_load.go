@@ -22,6 +22,18 @@ LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid LEFT JOIN pg_catalo
 WHERE c.relkind IN ('r','p','v','m','f','S') AND n.nspname !~ '^pg_(temp|toast)'`
 	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
+	// Any change of a definition writes a row anew, and so moves the sum or the count.
+	sqlMark = `SELECT 'c', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_class
+UNION ALL SELECT 'a', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attribute
+UNION ALL SELECT 'd', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attrdef
+UNION ALL SELECT 'r', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_rewrite
+UNION ALL SELECT 'p', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_proc
+UNION ALL SELECT 't', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_trigger
+UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_constraint
+UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_inherits
+UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_operator
+UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_cast
+UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace`
 	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
 	// A column whose default names another of its own table is a generated one. Before version 15 the column itself depends on it.
 	sqlGenerated = `SELECT a.adrelid, a.adnum, d.refobjsubid FROM pg_catalog.pg_attrdef a

@@ -14,7 +14,7 @@
 // A denial outside a transaction is answered by the room alone; inside a transaction or a pipeline a constant that must fail goes to the target
 // in place of the denied text, and its error is rewritten, so that both sides agree on the state of the transaction.
 //
-// Known limits: one catalogue snapshot per session, taken at the start and after its own DDL; a table created later by somebody else
-// ends the session when its rows arrive. A FunctionCall message between Parse and Sync ends the session. While a command is held the room reads at
-// most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
+// Known limits: names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
+// anybody else's, but not inside a transaction; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync
+// ends it too. While a command is held the room reads at most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
 package postgres

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/agent/gate"
@@ -29,6 +30,10 @@ type front struct {
 	statements map[string]*statement // that the target has
 	portals    map[string]*portal
 	held       int // bytes of texts and parameters in both
+
+	fresh   time.Duration // see Config
+	checked time.Time     // when the snapshot was last known to be current
+	mark    string        // of the catalogue that the snapshot is of
 
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
@@ -69,11 +74,29 @@ func (f *front) state(ctx context.Context) (database, role, searchPath string, e
 
 // reload takes a new snapshot of the catalogue.
 func (f *front) reload(ctx context.Context) error {
+	// The mark is taken first: what changes while the snapshot is taken shows at the next question.
+	mark, err := f.ask(ctx, sqlMark)
+	if err != nil {
+		return fmt.Errorf("load catalogue: %w", err)
+	}
+	f.mark, f.checked = fmt.Sprint(mark), time.Now()
 	cat, err := loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
 	if err != nil {
 		return fmt.Errorf("load catalogue: %w", err)
 	}
 	f.cat, f.stale = cat, false
+	return nil
+}
+
+// refresh takes a new snapshot where somebody else has changed a definition since the last one: a view that came to read a protected
+// column, a table that took another's name.
+func (f *front) refresh(ctx context.Context) error {
+	mark, err := f.ask(ctx, sqlMark)
+	if err != nil {
+		return fmt.Errorf("look at the catalogue: %w", err)
+	}
+	f.checked = time.Now()
+	f.stale = f.stale || fmt.Sprint(mark) != f.mark
 	return nil
 }
 
@@ -240,6 +263,12 @@ func (f *front) begin(ctx context.Context) error {
 	if status != statusError {
 		if f.drift {
 			if err := f.drifted(ctx); err != nil {
+				return err
+			}
+		}
+		// Outside a transaction: inside, a question of the room's could be the first, before a SET TRANSACTION.
+		if status == statusIdle && !f.stale && time.Since(f.checked) > f.fresh {
+			if err := f.refresh(ctx); err != nil {
 				return err
 			}
 		}

@@ -263,7 +263,6 @@ func TestHostileClient(t *testing.T) {
 		{"bind with a tail", "08P01", after(parse, bind("\x00\x00\x00\x00\x00\x00x"))},
 		{"describe of neither", "08P01", after(rawMessage('D', 6, "X\x00"))},
 		{"close over the limit", "08P01", after(rawMessage('C', maxSmall+1, ""))},
-		{"query before sync", "08P01", after(parse, appendQuery(nil, "select 1"))},
 		{"function call before sync", "08P01", after(parse, rawMessage('F', 8, "\x00\x00\x00\x01"))},
 	}
 	for _, tt := range tests {

@@ -25,16 +25,26 @@ const (
 )
 
 // Config of the room. The zero Config is good.
-type Config struct{}
+type Config struct {
+	// Fresh is how long a session relies on its snapshot of the catalogue without asking whether somebody changed a definition. Zero
+	// means 5 s: short against what a person does after a change, long against the milliseconds that the question takes.
+	Fresh time.Duration
+}
 
 // Room serves PostgreSQL. It knows its live sessions, so that a cancel request finds the one that it is for.
 type Room struct {
-	mu   sync.Mutex
-	live map[uint32][]*link // by the process id that the client was told
+	fresh time.Duration
+	mu    sync.Mutex
+	live  map[uint32][]*link // by the process id that the client was told
 }
 
 // New makes a room.
-func New(Config) *Room { return &Room{live: make(map[uint32][]*link)} }
+func New(c Config) *Room {
+	if c.Fresh == 0 {
+		c.Fresh = 5 * time.Second
+	}
+	return &Room{fresh: c.Fresh, live: make(map[uint32][]*link)}
+}
 
 var (
 	_ protocol.Protocol = (*Room)(nil)
@@ -135,6 +145,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 		cancel(err)
 	})
 	f := newFront(l)
+	f.fresh = r.fresh
 	if err := f.open(ctx, start); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -580,5 +581,31 @@ func TestQueryBeforeSync(t *testing.T) {
 	}
 	if h.srv.Logged(t, mark, "canary") {
 		t.Error("the denied text reached the target")
+	}
+}
+
+// PG-56: what somebody else changes under an open session is seen at the next command, once the snapshot is no longer fresh.
+func TestPG56_DefinitionsOfOthers(t *testing.T) {
+	g := newScript(nil)
+	h := openHouse(t, g, nil)
+	h.room = New(Config{Fresh: time.Nanosecond})
+	h.srv.Seed(t)
+	h.srv.Exec(t, "drop view if exists swapped; create view swapped as select id, name from customers")
+	t.Cleanup(func() { h.srv.Exec(t, "drop view swapped") })
+	c := h.connect("default_query_exec_mode=exec")
+	derived := func() bool {
+		if _, err := c.Exec(t.Context(), "select name from swapped where id = 1"); err != nil {
+			t.Fatal(err)
+		}
+		cmds := g.commands()
+		classes := cmds[len(cmds)-1].Classes
+		return len(classes) > 0 && classes[0].Derived
+	}
+	if derived() {
+		t.Fatal("a view without protected columns has some")
+	}
+	h.srv.Exec(t, "create or replace view swapped as select id, email as name from customers")
+	if !derived() {
+		t.Error("the view's new query was not seen")
 	}
 }

@@ -19,5 +19,6 @@
 //
 // Known limits: paths are names, not files: what a symbolic link on the host leads to is not seen. A touch of DIR/* stands for everything
 // below DIR. The login shell must be a POSIX shell or bash, and what its start-up files define is trusted. While one command of a connection
-// waits for a reviewer, further ones on the same connection wait behind it.
+// waits for a reviewer, further ones on the same connection wait behind it. A command that is ended early is sent SIGTERM and loses its
+// channel; where the host refuses signals, as OpenSSH does for root, it runs on until it next reads or writes.
 package ssh

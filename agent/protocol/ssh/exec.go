@@ -104,13 +104,21 @@ func (c *channel) carry(ctx context.Context, r *run, target ssh.Channel, reqs <-
 		_ = target.CloseWrite()
 	})
 	out, errOut := c.output(r.permit)
-	var wg sync.WaitGroup
-	wg.Go(func() { r.bytes.Add(drainTo(out, target)) })
-	wg.Go(func() { r.bytes.Add(drainTo(errOut, target.Stderr())) })
-	wg.Wait()
+	copied := make(chan struct{})
+	c.l.tail.Go(func() { // a host whose program goes on keeps its channel: a client that is to be told is not kept waiting
+		var wg sync.WaitGroup
+		wg.Go(func() { r.drain(out, target) })
+		wg.Go(func() { r.drain(errOut, target.Stderr()) })
+		wg.Wait()
+		close(copied)
+	})
 	var e ending
 	select {
-	case e = <-end:
+	case <-copied:
+		select {
+		case e = <-end:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
@@ -186,14 +194,24 @@ func copyPooled(dst io.Writer, src io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *b)
 }
 
-// drainTo copies what the host says; once the client takes no more, the rest is read and dropped, so that the host's own end is still seen.
-func drainTo(dst io.WriteCloser, src io.Reader) int64 {
-	n, err := copyPooled(dst, src)
-	if err != nil {
+// drain copies what the host says; once the client takes no more, the rest is read and dropped, so that the host's own end is still seen.
+func (r *run) drain(dst io.WriteCloser, src io.Reader) {
+	if _, err := copyPooled(&counted{dst, &r.bytes}, src); err != nil {
 		_, _ = copyPooled(io.Discard, src)
 	}
 	_ = dst.Close() // what a mask still holds back; the client may be gone
-	return n
+}
+
+// counted counts what was written.
+type counted struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // plainOut is an output without a mask.

@@ -422,9 +422,11 @@ func TestRevoked(t *testing.T) {
 	var errOut bytes.Buffer
 	s.Stderr = &errOut
 	mark := filepath.Join(t.TempDir(), "ran")
-	if err := s.Start("sleep 60; touch " + mark); err != nil {
+	const nap = "61.7242"
+	if err := s.Start("sleep " + nap + "; touch " + mark); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it runs", func() bool { return running(t, "sleep\x00"+nap) })
 	started := time.Now()
 	h.end(&access.Denied{Code: access.CodeRevoked, Rule: "revoked", Hint: "over"})
 	err = s.Wait()
@@ -434,6 +436,21 @@ func TestRevoked(t *testing.T) {
 	if d := time.Since(started); d > 5*time.Second {
 		t.Errorf("it took %s", d)
 	}
+}
+
+// running says whether a process of this machine has such a command line.
+func running(t *testing.T, line string) bool {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("no processes to look at: %v", err)
+	}
+	for _, p := range all {
+		if b, err := os.ReadFile(p); err == nil && strings.HasPrefix(string(b), line) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestSwappedHostKey(t *testing.T) {

@@ -126,11 +126,9 @@ func (c *channel) sftp(ctx context.Context) {
 		r.result.Status, r.result.Error = access.StatusError, "protocol"
 		c.say("sallyport: the sftp session was ended: " + printable(err.Error()) + "\n")
 	}
-	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errGone) {
-		c.deny(farewell(ctx))
-		return
+	if ctx.Err() == nil {
+		c.exit(0)
 	}
-	c.exit(0)
 }
 
 func orRefused(err error) *access.Denied {
@@ -212,7 +210,13 @@ func realName(p []byte) (string, bool) {
 
 // serve takes requests until the client has no more.
 func (f *files) serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = f.host.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), errGone) {
+			f.c.deny(farewell(ctx))
+		}
+		_ = f.c.client.Close() // it hears no more
+		_ = f.host.Close()
+	})
 	defer stop()
 	p, err := readPacket(f.c.client, nil)
 	if err != nil {

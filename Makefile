@@ -100,11 +100,11 @@ deploy-local: build ## the template on a local AWS, and the whole story on it (L
 test-deploy: deps build ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
 	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
 	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
-	go test -count=1 -tags deploy -timeout 15m -run TestStoryOnMiniStack ./localstack/story
+	localstack/scripts/isolated.sh go test -count=1 -tags deploy -timeout 15m -run TestStoryOnMiniStack ./localstack/story
 	@code=0; localstack/scripts/localstack.sh || code=$$?; if [ $$code -eq 3 ]; then \
 	  echo "WARNING: LocalStack cannot be had here, as said above: the story was NOT played on it, only on MiniStack"; exit 0; fi; \
 	[ $$code -eq 0 ] || exit $$code; \
-	go test -count=1 -tags deploy -timeout 15m -run TestStoryOnLocalStack ./localstack/story
+	localstack/scripts/isolated.sh go test -count=1 -tags deploy -timeout 15m -run TestStoryOnLocalStack ./localstack/story
 
 .PHONY: fmt
 fmt: ## fail where gofmt would change something

@@ -64,7 +64,7 @@ Environment: SALLYPORT_URL names the broker, SALLYPORT_HOME holds the login (def
 inside a run and names whom to speak through.`,
 		Example: `  sallyport login
   sallyport psql app -- -c 'select 1'
-  sallyport run --actor coder --purpose 'fix ticket 4711' --allow 'read,write:app/public.*' --target app -- claude`,
+  sallyport run --actor coder --purpose 'fix ticket 4711' --allow 'read,write:app/public.*' --target app -- your-agent`,
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}

@@ -45,9 +45,9 @@ one target is a PostgreSQL. Only processes that this run started reach it; those
 Against a hostile process of the same user only another user isolates: as root, --as-user runs CMD as that user, in a session of its own
 (it cannot type into your terminal, and has no job control), with none of your open files but the standard three, its home and
 a clean environment.`,
-		Example: `  sallyport run --actor coder --purpose 'fix ticket 4711' --allow 'read,write:app/public.*' --target app -- claude
+		Example: `  sallyport run --actor coder --purpose 'fix ticket 4711' --allow 'read,write:app/public.*' --target app -- your-agent
   sallyport run --actor tester --allow read:app --target app -- pytest      # also inside the run above
-  sudo -E sallyport run --actor coder --allow read:app --target app --as-user agent -- claude`,
+  sudo -E sallyport run --actor coder --allow read:app --target app --as-user agent -- your-agent`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd, args); err != nil {

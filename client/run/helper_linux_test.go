@@ -112,6 +112,14 @@ func told(err error) string {
 	if e := (*api.Error)(nil); errors.As(err, &e) {
 		return e.Code + ": " + e.Message
 	}
+	return ended(err)
+}
+
+// ended tells a socket whose owner died while the caller was in its queue, which is closed as well, from anything else that went wrong.
+func ended(err error) string {
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return "closed"
+	}
 	return "broken: " + err.Error()
 }
 
@@ -124,7 +132,7 @@ func knock(path string) string {
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	b, err := io.ReadAll(io.LimitReader(c, 1000))
 	if err != nil {
-		return "broken: " + err.Error()
+		return ended(err)
 	}
 	return string(b)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"net"
 
@@ -58,7 +59,30 @@ type Session struct {
 	// Dial reaches the target at the configured address, and nothing else. No TLS yet: that is the room's.
 	Dial func(ctx context.Context) (net.Conn, error)
 	Gate Gate
-	Log  *slog.Logger
+	// Recorder keeps what a command leaves beside its outcome. Never nil.
+	Recorder Recorder
+	Log      *slog.Logger
+}
+
+// The kinds of a Recording.
+const (
+	// Cast is a terminal: lines of asciicast version 2, the header first, each Write one or more whole lines.
+	Cast = "cast"
+	// File is the bytes of a file that was transferred.
+	File = "file"
+)
+
+// Recorder begins recordings of the session. At most one per command (Permit.Command), whose permit was used or is about to be.
+// name is for people: what the recording shows. An error means that what was to be recorded must not begin.
+type Recorder interface {
+	Start(command access.CommandID, kind, name string) (Recording, error)
+}
+
+// Recording is written by one goroutine. A Write is durable within a second, or, where it blocks, before it returns: it blocks
+// briefly at most. Its error means that the channel must end, because recording is an obligation. Close seals the recording
+// as complete; one that is not closed is closed as interrupted, by the session's end or by the agent's next start.
+type Recording interface {
+	io.WriteCloser
 }
 
 // Login is the target's side of the agent's configuration.

@@ -72,7 +72,7 @@ func open(t T, f *Fixture, m mutation, settings ...setting) *house {
 		t.Fatalf("gate: %v", err)
 	}
 	s := &protocol.Session{ID: "SESSION", Target: "target", Lineage: access.Lineage{Principal: "alice"}, Owner: protocol.Owner{Endpoint: "e", Thumbprint: "k"},
-		Classes: f.Classes, Login: f.Login, Dial: h.tap.Dial, Gate: h.gate,
+		Classes: f.Classes, Login: f.Login, Dial: h.tap.Dial, Gate: h.gate, Recorder: &Recorder{},
 		Log: slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, set := range settings {
 		set(h, s)

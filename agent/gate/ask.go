@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -161,10 +162,10 @@ func settled(err error) *access.Denied {
 	if !errors.As(err, &e) || errors.Is(e, api.ErrUnavailable) || errors.Is(e, api.ErrInternal) || errors.Is(e, api.ErrBusy) {
 		return nil
 	}
-	d := &access.Denied{Code: access.CodeNoDecision, Rule: "broker-refused", Hint: e.Hint}
+	d := &access.Denied{Code: access.CodeNoDecision, Rule: cmp.Or(e.Narrow(), "broker-refused"), Hint: e.Hint}
 	switch {
 	case errors.Is(e, api.ErrRevoked):
-		d.Code, d.Rule = access.CodeRevoked, api.RuleRevoked
+		d.Code, d.Rule = access.CodeRevoked, cmp.Or(e.Narrow(), api.RuleRevoked)
 	case errors.Is(e, api.ErrTooLarge):
 		d.Code, d.Rule = access.CodeDenied, api.RuleTooLarge
 	}

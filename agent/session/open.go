@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,12 +104,12 @@ var noDecision = &access.Denied{Code: access.CodeNoDecision, Rule: "session-open
 
 // refusal is the broker's word on a session, as a denial.
 func refusal(e *api.Error) *access.Denied {
-	d := &access.Denied{Code: access.CodeDenied, Rule: "session-open", Hint: e.Message}
+	d := &access.Denied{Code: access.CodeDenied, Rule: cmp.Or(e.Narrow(), "session-open"), Hint: e.Message}
 	switch {
 	case errors.Is(e, api.ErrRevoked):
-		d.Code, d.Rule = access.CodeRevoked, api.RuleRevoked
+		d.Code, d.Rule = access.CodeRevoked, cmp.Or(e.Narrow(), api.RuleRevoked)
 	case errors.Is(e, api.ErrLogin):
-		d.Code, d.Rule = access.CodeRevoked, api.RuleLoginExpired
+		d.Code, d.Rule = access.CodeRevoked, cmp.Or(e.Narrow(), api.RuleLoginExpired)
 	case errors.Is(e, api.ErrBusy):
 		d.Code, d.Retryable = access.CodeBusy, true
 	}

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,10 +175,10 @@ func refusalOf(err error) Refusal {
 		closed.Hint = "the broker or the relay cannot be reached; try again: " + firstLine(err)
 		return Refusal{Message: closed.Error(), Denied: closed}
 	}
-	d := access.Denied{Code: access.CodeDenied, Rule: "broker." + e.Code, Hint: e.Hint}
+	d := access.Denied{Code: access.CodeDenied, Rule: cmp.Or(e.Narrow(), "broker."+e.Code), Hint: e.Hint}
 	switch {
 	case errors.Is(e, api.ErrRevoked):
-		d.Code, d.Rule = access.CodeRevoked, "revoked"
+		d.Code, d.Rule = access.CodeRevoked, cmp.Or(e.Narrow(), "revoked")
 		return Refusal{Message: e.Message, Login: true, Denied: d}
 	case errors.Is(e, api.ErrLogin):
 		d.Code = access.CodeRevoked

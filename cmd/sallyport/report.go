@@ -40,21 +40,29 @@ func report(w io.Writer, err error, asJSON bool) int {
 			return code
 		}
 	}
-	_, _ = fmt.Fprintf(w, "sallyport: %s\n", told.Message)
+	_, _ = fmt.Fprintf(w, "sallyport: %s%s\n", told.Message, ruleOf(told))
 	if told.Hint != "" {
 		_, _ = fmt.Fprintf(w, "next: %s\n", told.Hint)
 	}
 	return code
 }
 
+// ruleOf names the rule of a refusal, where it says more than the exit status does and the message has not said it already.
+func ruleOf(e *api.Error) string {
+	if rule := e.Narrow(); rule != "" && !strings.Contains(e.Message, rule) {
+		return " (rule " + shown(rule) + ")"
+	}
+	return ""
+}
+
 // told is what people and programs hear of an error: a refusal in its own words, anything else with what was being done.
 func told(err error) *api.Error {
 	if e := (*api.Error)(nil); errors.As(err, &e) {
 		// With what was being done, and without the code: programs read that from the JSON and the exit status.
-		return &api.Error{Code: e.Code, Message: strings.ReplaceAll(err.Error(), e.Error(), e.Message), Hint: e.Hint}
+		return &api.Error{Code: e.Code, Message: strings.ReplaceAll(err.Error(), e.Error(), e.Message), Hint: e.Hint, Rule: e.Rule}
 	}
 	if d := (*access.Denied)(nil); errors.As(err, &d) {
-		return &api.Error{Code: d.Code, Message: d.Error(), Hint: d.Hint}
+		return &api.Error{Code: d.Code, Message: d.Error(), Hint: d.Hint, Rule: d.Rule}
 	}
 	if unreachable(err) {
 		return api.Because(api.ErrUnavailable, "see whether the broker runs and SALLYPORT_URL is right; nothing was permitted", "%v", err)

@@ -72,7 +72,7 @@ func (p *pages) failTo(w http.ResponseWriter, r *http.Request, v viewer, err err
 	if v.Subject != "" {
 		data = p.page(v, title)
 	}
-	data["Text"], data["Hint"], data["Links"], data["Bad"] = e.Message, e.Hint, links, true
+	data["Text"], data["Hint"], data["Links"], data["Bad"], data["Rule"] = e.Message, e.Hint, links, true, e.Rule
 	p.render(w, e.Status(), "message.html", data)
 }
 

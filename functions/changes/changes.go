@@ -90,7 +90,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 // changes answers completely or not at all: an agent that gets no answer for long ends its sessions by itself.
 func (h *handler) changes(ctx context.Context, agent token.Agent, req *api.ChangesRequest, now time.Time) (api.ChangesResponse, error) {
 	if agent.Name == "" || agent.Name != req.Agent {
-		return api.ChangesResponse{}, api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent)
+		return api.ChangesResponse{}, api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent).By(api.RuleAgentName)
 	}
 	if len(req.Sessions) > maxSessions || len(req.Approvals) > maxApprovals {
 		return api.ChangesResponse{}, api.Because(api.ErrTooLarge, "ask in turns", "more than %d sessions or %d approvals", maxSessions, maxApprovals)

@@ -139,7 +139,7 @@ func (c *checking) stillOpen(ctx context.Context, s *seat) error {
 		}
 	}
 	if s.over != "" {
-		return api.Because(api.ErrRevoked, "connect again", "session %s is over: %s", s.id, s.over)
+		return api.Because(api.ErrRevoked, "connect again", "session %s is over: %s", s.id, s.over).By(api.RuleSessionOver)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (d *decider) end(ctx context.Context, s *seat, reason string) error {
 	if err := session.End(ctx, d.Items, s.id, reason, d.now()); err != nil {
 		d.Log.Error("session could not be marked as ended", "session", s.id, "error", err)
 	}
-	return api.Because(api.ErrRevoked, "connect again", "session %s is over: %s", s.id, reason)
+	return api.Because(api.ErrRevoked, "connect again", "session %s is over: %s", s.id, reason).By(api.RuleSessionOver)
 }
 
 // standing is a refusal that holds for every command of a session, whatever it is. Zero: there is none.
@@ -231,7 +231,7 @@ func checkCommands(a *api.Ask, now time.Time) error {
 	for i := range a.Commands {
 		cmd := &a.Commands[i]
 		if err := session.Fresh(string(cmd.ID), now); err != nil {
-			return api.Because(api.ErrBadRequest, "set the clock of the agent's machine", "command %d: %v", i, err)
+			return api.Because(api.ErrBadRequest, "set the clock of the agent's machine", "command %d: %v", i, err).By(api.RuleClock)
 		}
 		switch {
 		case ids[cmd.ID]:

@@ -91,7 +91,7 @@ func (d *decider) now() time.Time { return d.Now().UTC() }
 // isCaller refuses a request that speaks for another agent than the one that signed it.
 func isCaller(agent token.Agent, named access.AgentName) error {
 	if agent.Name == "" || agent.Name != named {
-		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, named)
+		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, named).By(api.RuleAgentName)
 	}
 	return nil
 }
@@ -117,14 +117,14 @@ func (d *decider) state(agent token.Agent, id access.SessionID, raw string) (tok
 	if !known {
 		var err error
 		if st, err = token.OpenState(d.StateKey, raw); err != nil {
-			return token.State{}, api.Because(api.ErrDenied, "open the session again", "session state is not ours: %v", err)
+			return token.State{}, api.Because(api.ErrDenied, "open the session again", "session state is not ours: %v", err).By(api.RuleSessionState)
 		}
 	}
 	if st.Session != id || st.Agent != agent.Name {
-		return token.State{}, api.Because(api.ErrDenied, "", "session state belongs to another session or agent")
+		return token.State{}, api.Because(api.ErrDenied, "", "session state belongs to another session or agent").By(api.RuleSessionState)
 	}
 	if !agent.Serves(st.Target) {
-		return token.State{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q any more", agent.Name, st.Target)
+		return token.State{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q any more", agent.Name, st.Target).By(api.RuleAgentTarget)
 	}
 	return st, nil
 }

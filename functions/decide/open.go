@@ -30,10 +30,10 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 	}
 	now := d.now()
 	if err := session.Fresh(string(req.Session), now); err != nil {
-		return api.OpenResponse{}, api.Because(api.ErrBadRequest, "set the clock of the agent's machine", "session %v", err)
+		return api.OpenResponse{}, api.Because(api.ErrBadRequest, "set the clock of the agent's machine", "session %v", err).By(api.RuleClock)
 	}
 	if !agent.Serves(req.Target) {
-		return api.OpenResponse{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q", agent.Name, req.Target)
+		return api.OpenResponse{}, api.Because(api.ErrDenied, "enroll the agent for the target", "agent %q does not serve target %q", agent.Name, req.Target).By(api.RuleAgentTarget)
 	}
 	if len(req.Client.Program) > maxProgram {
 		return api.OpenResponse{}, api.Because(api.ErrBadRequest, "", "program name over %d bytes", maxProgram)
@@ -56,7 +56,7 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 	}
 	// Only now the nonce is used up: what was refused for another reason leaves no trace of it.
 	if err := d.Items.Put(ctx, nonce); errors.Is(err, store.ErrConflict) {
-		return api.OpenResponse{}, api.Because(api.ErrDenied, "connect again", "the nonce was used before")
+		return api.OpenResponse{}, api.Because(api.ErrDenied, "connect again", "the nonce was used before").By(api.RuleSessionProof)
 	} else if err != nil {
 		return api.OpenResponse{}, d.noDecision("the nonces", err)
 	}
@@ -66,7 +66,7 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 // present verifies, without any store, that the token's holder signed this channel. It returns the write that uses up the nonce.
 func (d *decider) present(agent token.Agent, req *api.OpenRequest, now time.Time) (token.Claims, store.Write, error) {
 	refuse := func(format string, args ...any) (token.Claims, store.Write, error) {
-		return token.Claims{}, store.Write{}, api.Because(api.ErrDenied, "connect again", format, args...)
+		return token.Claims{}, store.Write{}, api.Because(api.ErrDenied, "connect again", format, args...).By(api.RuleSessionProof)
 	}
 	claims, err := d.Verifier.Access(req.Token, now)
 	if err != nil {
@@ -151,7 +151,7 @@ func (o *opening) deny(ctx context.Context, dec access.Decision) error {
 	case api.RuleLoginExpired:
 		kind = api.ErrLogin
 	}
-	return api.Because(kind, dec.Hint, "target %q: denied by rule %q", o.req.Target, dec.Rule)
+	return api.Because(kind, dec.Hint, "target %q: denied by rule %q", o.req.Target, dec.Rule).By(dec.Rule)
 }
 
 // store makes the session: its first entry and its record, both or neither.

@@ -153,7 +153,7 @@ func (f *function) join(r *http.Request) (any, error) {
 		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
 	}
 	if c.Lineage().Depth() != 0 || !b.Roles.Administrator(c.Groups) {
-		return nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not make join tokens", c.Lineage().Actor().Name)
+		return nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not make join tokens", c.Lineage().Actor().Name).By(api.RuleAdministrators)
 	}
 	var in api.JoinRequest
 	if err := api.Read(r, &in); err != nil {
@@ -192,10 +192,10 @@ func (f *function) enroll(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if !now.Before(inv.Expires) {
-		return nil, api.Because(api.ErrLogin, "ask an administrator for a new one: sallyport agent enroll", "the join token has expired")
+		return nil, api.Because(api.ErrLogin, "ask an administrator for a new one: sallyport agent enroll", "the join token has expired").By(api.RuleJoinToken)
 	}
 	if inv.UsedBy != "" && inv.UsedBy != jkt {
-		return nil, api.Because(api.ErrConflict, "ask an administrator for a new one: sallyport agent enroll", "the join token was used before")
+		return nil, api.Because(api.ErrConflict, "ask an administrator for a new one: sallyport agent enroll", "the join token was used before").By(api.RuleJoinToken)
 	}
 	// Signed first and told last: nothing leaves before the token is used up and the entry is stored.
 	out, err := f.certify(r.Context(), csr, inv.Agent, inv.Targets, now)
@@ -216,7 +216,7 @@ func (f *function) enroll(r *http.Request) (any, error) {
 	}
 	switch err := f.Items.Transact(r.Context(), w, line); {
 	case errors.Is(err, store.ErrConflict):
-		return nil, api.Because(api.ErrConflict, "", "the join token was used before")
+		return nil, api.Because(api.ErrConflict, "", "the join token was used before").By(api.RuleJoinToken)
 	case err != nil:
 		return nil, unavailable(err)
 	}
@@ -226,11 +226,11 @@ func (f *function) enroll(r *http.Request) (any, error) {
 
 func (f *function) invited(ctx context.Context, raw string) (invitation, store.Item, error) {
 	if !strings.HasPrefix(raw, joinPrefix) || len(raw) != len(joinPrefix)+43 {
-		return invitation{}, store.Item{}, api.Because(api.ErrLogin, "", "not a join token")
+		return invitation{}, store.Item{}, api.Because(api.ErrLogin, "", "not a join token").By(api.RuleJoinToken)
 	}
 	it, err := f.Items.Get(ctx, store.Grants, joinKey(raw), true)
 	if errors.Is(err, store.ErrNotFound) {
-		return invitation{}, store.Item{}, api.Because(api.ErrLogin, "", "no such join token")
+		return invitation{}, store.Item{}, api.Because(api.ErrLogin, "", "no such join token").By(api.RuleJoinToken)
 	}
 	if err != nil {
 		return invitation{}, store.Item{}, unavailable(err)

@@ -92,7 +92,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 // logged: the same outcome would be refused for ever, and what came after it would never arrive.
 func (h *handler) record(ctx context.Context, agent token.Agent, req *api.RecordRequest, now time.Time) error {
 	if agent.Name == "" || agent.Name != req.Agent {
-		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent)
+		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent).By(api.RuleAgentName)
 	}
 	if len(req.Outcomes) > maxOutcomes {
 		return api.Because(api.ErrTooLarge, "send them in turns", "more than %d outcomes", maxOutcomes)

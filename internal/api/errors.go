@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Error is the body of every HTTP answer that is not 2xx.
@@ -10,6 +11,7 @@ type Error struct {
 	Code    string `json:"code"`    // one of the codes below
 	Message string `json:"message"` // for people: what was refused, by which rule
 	Hint    string `json:"hint,omitempty"`
+	Rule    string `json:"rule,omitempty"` // what refused: a constant of rules.go, a policy's id, or the kind's own name
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%s)", e.Message, e.Code) }
@@ -34,10 +36,30 @@ var (
 	ErrInternal    = &Error{Code: "internal"}
 )
 
-// Because is the kind k with a message and a hint of its own.
+// Because is the kind k with a message and a hint of its own. Its rule is the kind's until By names a narrower one.
 func Because(k *Error, hint, format string, args ...any) *Error {
-	return &Error{Code: k.Code, Message: fmt.Sprintf(format, args...), Hint: hint}
+	return &Error{Code: k.Code, Message: fmt.Sprintf(format, args...), Hint: hint, Rule: k.kind()}
 }
+
+// By is the error as a refusal by a rule; "" leaves the rule as it is.
+func (e *Error) By(rule string) *Error {
+	own := *e
+	if rule != "" {
+		own.Rule = rule
+	}
+	return &own
+}
+
+// Narrow is the rule where it says more than the error's kind does, else "".
+func (e *Error) Narrow() string {
+	if e.Rule == e.kind() {
+		return ""
+	}
+	return e.Rule
+}
+
+// kind is the rule that a refusal names which names no other: its code, as rules are spelt.
+func (e *Error) kind() string { return strings.ReplaceAll(e.Code, "_", "-") }
 
 // The one table from errors to what callers see: HTTP status, exit code of the CLI.
 var table = map[string]struct{ status, exit int }{

@@ -56,6 +56,9 @@ func Fail(w http.ResponseWriter, log *slog.Logger, err error) {
 	} else if log != nil && err != error(e) { //nolint:errorlint // is it wrapped, that is the question
 		log.Warn("refused", "error", err) // it says more than the caller is told
 	}
+	if e.Rule == "" { // made without Because: every refusal names a rule
+		e = e.By(e.kind())
+	}
 	b, merr := json.Marshal(e)
 	if merr != nil {
 		b = []byte(`{"code":"internal","message":"internal error"}`)

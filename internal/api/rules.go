@@ -17,5 +17,20 @@ const (
 	RuleHoldMismatch  = "approval-mismatch" // the command is not the one that was approved
 )
 
+// Rules that refusals of whole calls name (Error.Rule), where they say more than the error's kind.
+const (
+	RuleAgentSignature = "agent-signature" // the call is not signed by an agent's key under our CA
+	RuleAgentExpired   = "agent-expired"   // its certificate ended: enroll it with a new join token
+	RuleAgentRevoked   = "agent-revoked"   // an administrator revoked it: the same
+	RuleAgentName      = "agent-name"      // an agent speaks for another one
+	RuleAgentTarget    = "agent-target"    // the agent's certificate does not name the target
+	RuleClock          = "clock"           // a time is too far from ours
+	RuleSessionState   = "session-state"   // the session's sealed state is not ours, or of somebody else
+	RuleSessionOver    = "session-over"    // it was closed or ended
+	RuleSessionProof   = "session-proof"   // the client did not sign this very channel
+	RuleAdministrators = "administrators"  // only administrators in person may do it
+	RuleJoinToken      = "join-token"      // it is unknown, used or too old
+)
+
 // MaxHolds is how many commands of one login may wait for reviewers at a time: a flood would bury the one that matters.
 const MaxHolds = 10

@@ -71,8 +71,25 @@ func VerifyAgent(r *http.Request, body []byte, ca *x509.Certificate, now time.Ti
 	return a, nil
 }
 
+// enrollHint is what to do about an agent that is not known any more.
+const enrollHint = "make a new join token (sallyport agent enroll NAME), give it to the agent as join_token, and restart the agent"
+
+// Refusals of an agent's call that are not about its signature.
+var (
+	errCallClock   = fmt.Errorf("its time is more than %s from ours: set the clock", Window)
+	errCertificate = errors.New("the certificate has expired, or is not valid yet")
+)
+
 func refuseAgent(err error) error {
-	return api.Because(api.ErrLogin, "enroll the agent again: sallyport-agent enroll", "agent's call: %v", err)
+	e := api.Because(api.ErrLogin, enrollHint, "agent's call: %v", err)
+	switch {
+	case errors.Is(err, errCallClock):
+		e.Hint = "set the clock of the agent's machine"
+		return e.By(api.RuleClock)
+	case errors.Is(err, errCertificate):
+		return e.By(api.RuleAgentExpired)
+	}
+	return e.By(api.RuleAgentSignature)
 }
 
 // sameBody holds a body against the digest that was signed.
@@ -103,7 +120,7 @@ func verifyAgent(r *http.Request, ca *x509.Certificate, now time.Time) (a Agent,
 		return Agent{}, "", err
 	}
 	if !within(created, now) {
-		return Agent{}, "", fmt.Errorf("its time is more than %s from ours: set the clock", Window)
+		return Agent{}, "", errCallClock
 	}
 	a, err = callers.agent(certificate, ca, now)
 	if err != nil {
@@ -241,7 +258,7 @@ func (k *known) agent(certificate string, ca *x509.Certificate, now time.Time) (
 		k.mu.Unlock()
 	}
 	if now.Before(found.notBefore) || !now.Before(found.agent.Expires) {
-		return Agent{}, errors.New("the certificate has expired, or is not valid yet")
+		return Agent{}, errCertificate
 	}
 	return found.agent, nil
 }

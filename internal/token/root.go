@@ -115,7 +115,7 @@ func (r Root) Alive(l access.Lineage, now time.Time) error {
 	case r.Suspended:
 		return api.Because(api.ErrRevoked, "ask whoever revoked it, or "+loginHint, "the login of %s was revoked", r.Principal)
 	case !now.Before(r.RenewedUntil) || !now.Before(r.End()):
-		return api.Because(api.ErrLogin, loginHint, "the login of %s has ended", r.Principal)
+		return api.Because(api.ErrLogin, loginHint, "the login of %s has ended", r.Principal).By(api.RuleLoginExpired)
 	}
 	for _, n := range l.Path {
 		for _, x := range r.Revoked {

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/ssh"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
@@ -53,6 +54,7 @@ type Target struct {
 	User     string
 	Password credential.Source
 	Peer     protocol.Peer
+	SSH      *ssh.Settings // nil: those of the zero Settings
 }
 
 // The file, as it is written.
@@ -81,8 +83,11 @@ type (
 		User     string `yaml:"user"`
 		Password source `yaml:"password"`
 		Key      source `yaml:"private_key"` // in place of a password
+		UserCA   source `yaml:"user_ca"`     // in place of a password: the key of a CA that the host trusts; see certificate
 		HostKey  string `yaml:"host_key"`    // in place of tls: "TYPE BASE64", as in known_hosts, or SHA256:FINGERPRINT
-		TLS      struct {
+
+		SSH *sshTarget `yaml:"ssh"`
+		TLS struct {
 			Mode       string `yaml:"mode"` // disable, verify-full, pin; empty: verify-full
 			ServerName string `yaml:"server_name"`
 			CAFile     string `yaml:"ca_file"`
@@ -236,14 +241,13 @@ func (t target) check(dir string) (Target, error) {
 		return c, errors.New("protocol and user are required")
 	}
 	var local bool
-	var host string
+	var host, port string
 	if path, ok := strings.CutPrefix(t.Address, "unix:"); ok {
 		if !filepath.IsAbs(path) {
 			return c, fmt.Errorf("address %q: want an absolute path after 'unix:'", t.Address)
 		}
 		c.Network, c.Address, local = "unix", path, true
 	} else {
-		var port string
 		var err error
 		if host, port, err = net.SplitHostPort(t.Address); err != nil || host == "" || port == "" {
 			return c, fmt.Errorf("address %q: want HOST:PORT or unix:/PATH", t.Address)
@@ -251,28 +255,63 @@ func (t target) check(dir string) (Target, error) {
 		ip := net.ParseIP(host)
 		local = ip != nil && ip.IsLoopback()
 	}
-	var err error
-	secret := t.Password
-	if !t.Key.empty() {
-		if !t.Password.empty() {
-			return c, errors.New("password and private_key: one of them")
-		}
-		secret = t.Key
-	}
-	if c.Password, err = secret.check(dir); err != nil {
-		return c, fmt.Errorf("password: %w", err)
-	}
-	if t.HostKey != "" {
-		if t.TLS.Mode+t.TLS.ServerName+t.TLS.CAFile+t.TLS.Pin != "" {
-			return c, errors.New("tls and host_key: one of them")
-		}
-		c.Peer, err = hostKey(t.HostKey)
+	if err := t.credential(&c, dir); err != nil {
 		return c, err
 	}
-	if c.Peer, err = t.tls(dir, host, local); err != nil {
-		return c, fmt.Errorf("tls: %w", err)
+	return c, t.peer(&c, dir, host, port, local)
+}
+
+// credential finds the one source of what the agent logs in with.
+func (t target) credential(c *Target, dir string) (err error) {
+	var secret source
+	for _, s := range []source{t.Password, t.Key, t.UserCA} {
+		if s.empty() {
+			continue
+		}
+		if !secret.empty() {
+			return errors.New("password, private_key and user_ca: one of them")
+		}
+		secret = s
 	}
-	return c, nil
+	if c.Password, err = secret.check(dir); err != nil {
+		return fmt.Errorf("password: %w", err)
+	}
+	return nil
+}
+
+// peer finds the one way in which the target proves itself.
+func (t target) peer(c *Target, dir, host, port string, local bool) (err error) {
+	tls := t.TLS.Mode+t.TLS.ServerName+t.TLS.CAFile+t.TLS.Pin != ""
+	if t.SSH == nil && !t.UserCA.empty() {
+		t.SSH = &sshTarget{}
+	}
+	if t.SSH != nil {
+		if t.Protocol != "ssh" {
+			return errors.New("ssh and user_ca are for targets of protocol ssh")
+		}
+		settings, known, err := t.SSH.check(dir, host, port, !t.UserCA.empty())
+		if err != nil {
+			return fmt.Errorf("ssh: %w", err)
+		}
+		if c.SSH = settings; known != nil {
+			if tls || t.HostKey != "" {
+				return errors.New("tls, host_key, and known_hosts or host_ca: one of them")
+			}
+			c.Peer = *known
+			return nil
+		}
+	}
+	if t.HostKey != "" {
+		if tls {
+			return errors.New("tls and host_key: one of them")
+		}
+		c.Peer, err = hostKey(t.HostKey)
+		return err
+	}
+	if c.Peer, err = t.tls(dir, host, local); err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	return nil
 }
 
 func (s source) empty() bool { return s.File == "" && s.Env == "" && len(s.Command) == 0 }

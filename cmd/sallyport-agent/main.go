@@ -44,10 +44,10 @@ func exit(err error) int {
 }
 
 // rooms are the protocols that this binary speaks. What a room keeps is below stateDir.
-func rooms(stateDir string) map[string]protocol.Protocol {
+func rooms(c *config.Config) map[string]protocol.Protocol {
 	return map[string]protocol.Protocol{
 		"postgres": postgres.New(postgres.Config{}),
-		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(stateDir, "ssh")}),
+		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(c.StateDir, "ssh"), Targets: c.SSH()}),
 	}
 }
 
@@ -70,7 +70,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 	sub("run", "serve until SIGTERM or SIGINT", func(ctx context.Context, c config.Config) error {
 		log := slog.New(slog.NewJSONHandler(stderr, nil))
 		defer func() { _ = removeReady(c.ReadyFile) }() // a stale one is replaced at the next start
-		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(c.StateDir), Getenv: getenv, Log: log,
+		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(&c), Getenv: getenv, Log: log,
 			Ready: func(r agent.Ready) error { return tellReady(stdout, c.ReadyFile, r) }})
 	})
 	sub("enroll", "trade the join token for a certificate, and nothing else", func(ctx context.Context, c config.Config) error {
@@ -93,7 +93,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 
 // check also fetches every credential: it tells that this works, never what it gives.
 func check(ctx context.Context, c config.Config, getenv func(string) string, stdout io.Writer) error {
-	known := rooms(c.StateDir)
+	known := rooms(&c)
 	var errs []error
 	for name, t := range c.Targets {
 		_, err := t.Password.Fetch(ctx, getenv)

@@ -3,8 +3,6 @@ package ssh
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
@@ -25,36 +23,37 @@ type host struct {
 	requests <-chan *ssh.Request
 }
 
-var (
-	errHostKey = errors.New("the host shows another key than the pinned one")
-	errFamily  = errors.New("the host has no key of this kind")
-	errStrict  = errors.New("the host does not do strict key exchange")
-)
-
 // login reaches the host and logs in with the agent's credential. Nothing of what the host says is told to the client.
 func (r *Room) login(ctx context.Context, s *protocol.Session) (*host, error) {
-	if len(s.Login.Peer.Pin) != sha256.Size {
-		return nil, errors.New("login: the target has no host_key")
-	}
-	auth, err := authOf(s.Login.Password.Reveal())
+	settings := r.settings(s.Target)
+	id, err := identify(s.Login.Peer, settings)
 	if err != nil {
 		return nil, fmt.Errorf("login: %w", err)
 	}
-	for _, family := range r.order(s.Target) {
-		h, err := dial(ctx, s, auth, family)
+	auth, err := authOf(s, settings, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("login: %w", err)
+	}
+	last := errHostKey
+	for _, family := range r.order(s.Target, settings.hostKeys(id.certificates)) {
+		h, err := dial(ctx, s, settings, id, auth, family)
 		if err == nil {
 			r.remember(s.Target, family)
 			return h, nil
 		}
-		if !errors.Is(err, errHostKey) && !errors.Is(err, errFamily) {
+		switch {
+		case errors.Is(err, errFamily):
+		case errors.Is(err, errHostKey), errors.Is(err, errCert):
+			last = err
+		default:
 			return nil, fmt.Errorf("login: %w", err)
 		}
 	}
-	return nil, fmt.Errorf("login: %w", errHostKey)
+	return nil, fmt.Errorf("login: %w", last)
 }
 
 // order is the families of host keys, the one that worked before first.
-func (r *Room) order(target access.TargetName) [][]string {
+func (r *Room) order(target access.TargetName, families [][]string) [][]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known, ok := r.family[target]
@@ -76,7 +75,7 @@ func (r *Room) remember(target access.TargetName, family []string) {
 	r.family[target] = family
 }
 
-func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family []string) (*host, error) {
+func dial(ctx context.Context, s *protocol.Session, settings *Settings, id *identity, auth []ssh.AuthMethod, family []string) (*host, error) {
 	raw, err := s.Dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
@@ -87,20 +86,24 @@ func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family 
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Now()) })
 	defer stop()
 	seen := &intro{Conn: raw}
-	swapped, loose := false, false
-	cfg := &ssh.ClientConfig{Config: crypto(), User: s.Login.User, Auth: []ssh.AuthMethod{auth}, HostKeyAlgorithms: family,
-		ClientVersion: "SSH-2.0-Sallyport", BannerCallback: ssh.BannerCallback(func(string) error { return nil }),
+	var wrong error  // with the host's key
+	var shown []byte // the key that the host may not change any more
+	cfg := &ssh.ClientConfig{Config: settings.hostCrypto(), User: s.Login.User, Auth: auth, HostKeyAlgorithms: family,
+		ClientVersion: version, BannerCallback: ssh.BannerCallback(func(string) error { return nil }),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			got := sha256.Sum256(key.Marshal())
-			if subtle.ConstantTimeCompare(got[:], s.Login.Peer.Pin) != 1 {
-				swapped = true
-				return errHostKey
+			if shown != nil { // the keys are renewed: a certificate may have expired meanwhile
+				if !bytes.Equal(shown, key.Marshal()) {
+					return errHostKey
+				}
+				return nil
 			}
-			if !seen.strict() {
-				loose = true
-				return errStrict
+			if wrong = id.check(key); wrong == nil && !settings.NoStrictKex && !seen.strict() {
+				wrong = errStrict
 			}
-			return nil
+			if wrong == nil {
+				shown = key.Marshal()
+			}
+			return wrong
 		}}
 	conn, channels, requests, err := ssh.NewClientConn(seen, "target", cfg)
 	if err == nil && !stop() {
@@ -110,10 +113,8 @@ func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family 
 	if err != nil {
 		_ = raw.Close()
 		switch {
-		case swapped:
-			return nil, errHostKey
-		case loose:
-			return nil, errStrict
+		case wrong != nil:
+			return nil, wrong
 		case errors.As(err, new(*ssh.AlgorithmNegotiationError)) && strings.Contains(err.Error(), "for host key"):
 			return nil, errFamily
 		}
@@ -125,21 +126,6 @@ func dial(ctx context.Context, s *protocol.Session, auth ssh.AuthMethod, family 
 	return &host{conn: conn, raw: raw, channels: channels, requests: requests}, nil
 }
 
-// authOf takes a private key for what it is, and everything else for a password.
-func authOf(secret string) (ssh.AuthMethod, error) {
-	if secret == "" {
-		return nil, errors.New("the credential is empty")
-	}
-	if !strings.HasPrefix(strings.TrimSpace(secret), "-----BEGIN ") {
-		return ssh.Password(secret), nil
-	}
-	signer, err := ssh.ParsePrivateKey(append(bytes.TrimSpace([]byte(secret)), '\n'))
-	if err != nil {
-		return nil, errors.New("the private key cannot be read: want one without a passphrase, in OpenSSH's format or PEM")
-	}
-	return ssh.PublicKeys(signer), nil
-}
-
 // unreachable is what a client is told of a login that failed.
 func unreachable(err error) *access.Denied {
 	d := &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.login", Retryable: true,
@@ -147,6 +133,10 @@ func unreachable(err error) *access.Denied {
 	switch {
 	case errors.Is(err, errHostKey):
 		d.Rule, d.Retryable, d.Hint = "ssh.host-key", false, "the host showed another key than the agent's configuration pins: nothing was sent to it; tell whoever runs the agent"
+	case errors.Is(err, errRevoked):
+		d.Rule, d.Retryable, d.Hint = "ssh.host-key-revoked", false, "the host showed a key that is revoked: nothing was sent to it; tell whoever runs the agent"
+	case errors.Is(err, errCert):
+		d.Rule, d.Retryable, d.Hint = "ssh.host-certificate", false, "the host's certificate is not good for its name and the present time, or not signed by an authority that the agent knows: nothing was sent to it; tell whoever runs the agent"
 	case errors.Is(err, errStrict):
 		d.Rule, d.Retryable, d.Hint = "ssh.strict-kex", false, "the host's SSH server is too old for strict key exchange: upgrade it"
 	}

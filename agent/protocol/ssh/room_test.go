@@ -111,6 +111,7 @@ func (b *broker) Put(o api.Outcome) {
 type house struct {
 	t      testing.TB
 	srv    *sshserver.Server
+	room   *Room
 	broker *broker
 	log    *syncBuffer
 	addr   string
@@ -163,7 +164,8 @@ func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Sessio
 		t.Fatal(err)
 	}
 	h.addr = l.Addr().String()
-	room := New(Config{KeyDir: t.TempDir()})
+	h.room = New(Config{KeyDir: t.TempDir(), Targets: map[access.TargetName]Settings{}})
+	room := h.room
 	ctx, cancel := context.WithCancelCause(context.Background())
 	h.end = cancel
 	batcher := gate.NewBatcher("agent", h.broker)
@@ -199,6 +201,16 @@ func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Sessio
 		wg.Wait()
 		batcher.Close()
 	})
+	return h
+}
+
+// allow changes what the target's settings allow, from the next connection on.
+func (h *house) allow(s Settings) *house {
+	h.t.Helper()
+	if err := s.Check(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.room.targets["web"] = s
 	return h
 }
 

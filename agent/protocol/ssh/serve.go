@@ -28,11 +28,14 @@ const (
 type Config struct {
 	// KeyDir keeps the keys that the agent shows to clients, one for each target; empty: a key lasts as long as the process.
 	KeyDir string
+	// Targets are the settings of each target; one that has none allows nothing but commands and sftp.
+	Targets map[access.TargetName]Settings
 }
 
 // Room serves SSH.
 type Room struct {
-	dir string
+	dir     string
+	targets map[access.TargetName]Settings
 
 	mu     sync.Mutex
 	keys   map[access.TargetName]ssh.Signer
@@ -41,7 +44,12 @@ type Room struct {
 
 // New makes a room.
 func New(c Config) *Room {
-	return &Room{dir: c.KeyDir, keys: make(map[access.TargetName]ssh.Signer), family: make(map[access.TargetName][]string)}
+	return &Room{dir: c.KeyDir, targets: c.Targets, keys: make(map[access.TargetName]ssh.Signer), family: make(map[access.TargetName][]string)}
+}
+
+func (r *Room) settings(target access.TargetName) *Settings {
+	s := r.targets[target]
+	return &s
 }
 
 var (

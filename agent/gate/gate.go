@@ -51,6 +51,7 @@ type Gate struct {
 	Config
 	turn    chan struct{}  // capacity 1: who holds it owns the fields below
 	farther sync.WaitGroup // withdrawals under way
+	running running
 
 	seq      uint64    // of the last command that the broker stored
 	prev     string    // audit.Link after it
@@ -193,7 +194,11 @@ func (g *Gate) allow(cmd *access.Command, dec *access.Decision, sent time.Time) 
 		g.unused(cmd)
 		return nil, &access.Denied{Code: access.CodeNoDecision, Rule: rule, Hint: "the agent does not understand what the policy asks of it: upgrade the agent"}
 	}
-	p.done = func(r access.Result) { g.report(cmd, r) }
+	g.running.begin(cmd.ID, cmd.Seq)
+	p.done = func(r access.Result) {
+		g.running.end(cmd.ID)
+		g.report(cmd, r)
+	}
 	g.reserved--
 	return p, nil
 }

@@ -1,3 +1,3 @@
-// Package record takes in how permitted commands ended, at least once, and stores each outcome once.
-// It refuses outcomes of other agents' sessions, and of commands that nothing allowed.
+// Package record takes in how permitted commands ended, and what they left as recordings, at least once, and stores each once.
+// It refuses outcomes and chunks of other agents' sessions, of commands that nothing allowed, out of order, or with other bytes.
 package record

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/session"
@@ -24,6 +25,7 @@ import (
 // Config is what New needs. All but Now and Log are required.
 type Config struct {
 	Items    store.Items
+	Blobs    store.Blobs       // of the evidence: the chunks of recordings
 	CA       *x509.Certificate // signs agents' certificates
 	StateKey []byte            // 32 bytes; sessions are known by their records, so that an agent may report after a restart
 	Now      func() time.Time  // nil: time.Now
@@ -47,13 +49,16 @@ const (
 	maxClass  = 128
 )
 
-type handler struct{ Config }
+type handler struct {
+	Config
+	agents *agents.Guard
+}
 
-// New serves PathRecord.
+// New serves PathRecord and PathChunks.
 func New(c Config) (http.Handler, error) {
 	switch {
-	case c.Items == nil, c.CA == nil:
-		return nil, errors.New("record: Items and CA are required")
+	case c.Items == nil, c.Blobs == nil, c.CA == nil:
+		return nil, errors.New("record: Items, Blobs and CA are required")
 	case len(c.StateKey) != 32:
 		return nil, fmt.Errorf("record: the state key has %d bytes, want 32", len(c.StateKey))
 	}
@@ -63,9 +68,10 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{c}
+	h := &handler{Config: c, agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+api.PathRecord, h.serve)
+	mux.HandleFunc("POST "+api.PathChunks, h.serveChunks)
 	return mux, nil
 }
 
@@ -73,6 +79,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	now := h.Now().UTC()
 	var req api.RecordRequest
 	agent, err := token.ReadAgent(r, h.CA, now, &req)
+	if err == nil {
+		err = h.agents.Check(r.Context(), agent)
+	}
 	if err != nil {
 		api.Fail(w, h.Log, err)
 		return

@@ -10,14 +10,21 @@ import (
 
 	"github.com/sallyport/sallyport/functions/record"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/brokertest"
+	"github.com/sallyport/sallyport/internal/dir"
+	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/store/storetest"
 )
 
 type world struct {
 	*brokertest.World
+	path    string // of the blobs
+	dir     *dir.Dir
+	blobs   store.Blobs
+	signer  brokertest.Signer // of the log
 	handler http.Handler
 	agent   *brokertest.Agent
 	s       *brokertest.Session
@@ -25,8 +32,13 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{World: brokertest.New(t)}
-	h, err := record.New(record.Config{Items: w.Items, CA: w.CA.Cert(), StateKey: w.StateKey, Now: w.Now})
+	w := &world{World: brokertest.New(t), path: t.TempDir()}
+	var err error
+	w.dir, err = dir.Open(w.path)
+	brokertest.Must(t, err)
+	t.Cleanup(func() { _ = w.dir.Close() })
+	w.blobs, w.signer = &storetest.FaultyBlobs{Faults: w.Faults, Blobs: w.dir}, brokertest.NewSigner(t)
+	h, err := record.New(record.Config{Items: w.Items, Blobs: w.blobs, CA: w.CA.Cert(), StateKey: w.StateKey, Now: w.Now})
 	brokertest.Must(t, err)
 	w.handler, w.agent = h, w.Agent("agent-1", "app")
 	w.s = w.Seed(w.agent, w.Login("alice"), "app")
@@ -268,4 +280,29 @@ func BenchmarkRecord(b *testing.B) {
 		brokertest.Must(b, w.send(outs...))
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(100*b.N), "µs/outcome")
+}
+
+// A revoked agent is refused within a second, whatever this process remembers of it; a later certificate is good; an unreadable record refuses.
+func TestRevokedAgent(t *testing.T) {
+	w := newWorld(t)
+	call := func() error {
+		return w.agent.Call(w.handler, api.PathRecord, api.RecordRequest{Agent: w.agent.Name}, &struct{}{})
+	}
+	brokertest.Must(t, call())
+	_, err := agents.Revoke(t.Context(), w.DB, agents.Revocation{Agent: w.agent.Name, By: "adam", Now: w.Now()}, func(time.Time) (store.Write, error) {
+		return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "revoked"}, Body: []byte("[]")}}, nil
+	})
+	brokertest.Must(t, err)
+	w.Advance(time.Second)
+	e := (*api.Error)(nil)
+	if err := call(); !errors.As(err, &e) || !errors.Is(e, api.ErrRevoked) || e.Rule != api.RuleAgentRevoked || !strings.Contains(e.Hint, "sallyport agent enroll") {
+		t.Errorf("a revoked agent: %v", err)
+	}
+	w.agent = w.Agent(w.agent.Name, "app")
+	brokertest.Must(t, call())
+	w.Advance(time.Second)
+	w.Faults.Set(storetest.Nth("get", 1, storetest.NotApplied))
+	if err := call(); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("without the agent's record: %v", err)
+	}
 }

@@ -19,9 +19,9 @@ func FunctionOf(path string) string {
 		return FunctionDecide
 	case PathChanges:
 		return FunctionChanges
-	case PathRecord:
+	case PathRecord, PathChunks:
 		return FunctionRecord
-	case PathJoin, PathEnroll, PathRecertify:
+	case PathJoin, PathEnroll, PathRecertify, PathRevokeAgent:
 		return FunctionEnroll
 	}
 	for _, below := range []string{PathApprovals, PathSessions, PathActors} {

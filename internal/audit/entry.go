@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -14,17 +15,18 @@ type Kind string
 
 // Kinds of entry.
 const (
-	KindLogin    Kind = "login"    // a root was made
-	KindDelegate Kind = "delegate" // a child actor was made
-	KindRevoke   Kind = "revoke"
-	KindEnroll   Kind = "enroll"
-	KindOpen     Kind = "open"    // a session
-	KindCommand  Kind = "command" // the intent and its decision; stored before the answer
-	KindVerdict  Kind = "verdict" // a reviewer's
-	KindClaim    Kind = "claim"   // the approval was used
-	KindWithdraw Kind = "withdraw"
-	KindOutcome  Kind = "outcome" // how a permitted command ended
-	KindClose    Kind = "close"
+	KindLogin     Kind = "login"    // a root was made
+	KindDelegate  Kind = "delegate" // a child actor was made
+	KindRevoke    Kind = "revoke"
+	KindEnroll    Kind = "enroll"
+	KindOpen      Kind = "open"    // a session
+	KindCommand   Kind = "command" // the intent and its decision; stored before the answer
+	KindVerdict   Kind = "verdict" // a reviewer's
+	KindClaim     Kind = "claim"   // the approval was used
+	KindWithdraw  Kind = "withdraw"
+	KindOutcome   Kind = "outcome" // how a permitted command ended
+	KindClose     Kind = "close"
+	KindRecording Kind = "recording" // a chunk of what a command left beside its outcome
 )
 
 // Entry is one line of evidence. Fields that a kind does not use are empty.
@@ -41,11 +43,12 @@ type Entry struct {
 	Target  access.TargetName `json:"target,omitempty"`
 	Lineage *access.Lineage   `json:"lineage,omitempty"`
 
-	Command  *Command          `json:"command,omitempty"`
-	Decision *access.Decision  `json:"decision,omitempty"`
-	Approval *Approval         `json:"approval,omitempty"`
-	Result   *access.Result    `json:"result,omitempty"`
-	Note     map[string]string `json:"note,omitempty"` // kind-specific display data, never secret
+	Command   *Command          `json:"command,omitempty"`
+	Decision  *access.Decision  `json:"decision,omitempty"`
+	Approval  *Approval         `json:"approval,omitempty"`
+	Result    *access.Result    `json:"result,omitempty"`
+	Recording *Recording        `json:"recording,omitempty"`
+	Note      map[string]string `json:"note,omitempty"` // kind-specific display data, never secret
 }
 
 // Command is what the log keeps of a command: normalised text for everybody, the exact body under the session's data key.
@@ -61,6 +64,28 @@ type Command struct {
 	Complete   bool              `json:"complete"`
 	Why        string            `json:"why,omitempty"`
 	Prepare    bool              `json:"prepare,omitempty"`
+}
+
+// Recording is what the log keeps of one chunk of a recording. Its bytes lie beside the log, sealed under the session's data key, as the
+// blob RecordingName.
+type Recording struct {
+	Command access.CommandID `json:"command"`
+	Kind    string           `json:"kind"`
+	Name    string           `json:"name,omitempty"` // with the first chunk
+	Index   int              `json:"index"`
+	Bytes   int              `json:"bytes"`  // as recorded
+	Stored  int              `json:"stored"` // as sealed
+	SHA256  string           `json:"sha256"` // of the sealed bytes, hex
+	Last    bool             `json:"last,omitempty"`
+	Reason  string           `json:"reason,omitempty"` // why it ended, with the last one
+}
+
+// RecordingPrefix is where chunks lie among the log's blobs.
+const RecordingPrefix = "recordings/"
+
+// RecordingName is the blob of one chunk.
+func RecordingName(s access.SessionID, c access.CommandID, index int) string {
+	return fmt.Sprintf("%s%s/%s/%06d", RecordingPrefix, s, c, index)
 }
 
 // Approval is what the log keeps of a verdict or claim.

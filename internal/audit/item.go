@@ -18,6 +18,7 @@ import (
 //	PK  "2026-01-02T03:04#0"
 //	SK  "SESSION#000000000000001f#c" commands (a JSON array of consecutive entries, named after the first)
 //	    "SESSION#000000000000001f#o" an outcome; "#h" the verdict of its hold; "#k" its claim or withdrawal;
+//	    "SESSION#000000000000001f#r#000002" a chunk of its recording
 //	    "SESSION#!open", "SESSION#~close"
 //	    "-#ULID" entries of no session
 //
@@ -42,6 +43,11 @@ func Key(e Entry) (store.Key, error) {
 		k.SK = seq("h")
 	case KindClaim, KindWithdraw:
 		k.SK = seq("k")
+	case KindRecording:
+		if e.Recording == nil {
+			return store.Key{}, fmt.Errorf("audit entry %s of kind %s has no recording", e.ID, e.Kind)
+		}
+		k.SK = seq("r") + fmt.Sprintf("#%06d", e.Recording.Index)
 	case KindLogin, KindDelegate, KindRevoke, KindEnroll:
 		k.SK = "-#" + e.ID
 		return k, nil

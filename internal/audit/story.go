@@ -162,6 +162,7 @@ func (v *verifier) finish() Report {
 	if v.c.Saved == nil {
 		r.NotProven = append(r.NotProven, "that the whole log was not replaced by one signed with the same key: keep a checkpoint elsewhere and pass --checkpoint")
 	}
+	r.NotProven = append(r.NotProven, v.open...)
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return a.Code - b.Code })
 	if len(r.Problems) > 0 {
 		r.Exit = r.Problems[0].Code
@@ -174,6 +175,9 @@ func (v *verifier) finish() Report {
 		fmt.Sprintf("%d commands of %d sessions follow one another without a gap", r.Commands, r.Sessions),
 		fmt.Sprintf("%d approvals were used, each once, for exactly the bytes that a reviewer approved", r.Approvals),
 		"every recorded outcome belongs to a command that was allowed",
+	}
+	if r.Recordings > 0 {
+		r.Proven = append(r.Proven, fmt.Sprintf("%d recordings are the originals, %d of them to their end", r.Recordings, r.Recordings-r.Running))
 	}
 	if v.c.Rows != nil {
 		r.Proven = append(r.Proven, "the live audit table holds every sealed entry unchanged")

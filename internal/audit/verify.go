@@ -20,6 +20,7 @@ const (
 	CodeCheckpoint = 12 // no checkpoint, or not signed by the key
 	CodeChain      = 13 // a session's commands do not follow one another
 	CodeApproval   = 14 // an approval was not for these bytes, or was used twice, or an outcome has no permission
+	CodeRecording  = 15 // a recording is not the original, or not all of it
 )
 
 // VerifyConfig says what to verify. Blobs, Heads and Key are required.
@@ -60,6 +61,8 @@ type Report struct {
 	Sessions   int            `json:"sessions"`
 	Commands   int            `json:"commands"`
 	Approvals  int            `json:"approvals"` // claimed
+	Recordings int            `json:"recordings"`
+	Running    int            `json:"recordings_running"` // that have no end yet
 	Unknown    int            `json:"outcome_unknown"`
 	Proven     []string       `json:"proven"`
 	NotProven  []string       `json:"not_proven"`
@@ -87,6 +90,7 @@ type verifier struct {
 	hashes []tlog.Hash        // recomputed, by stored-hash index
 	sealed map[tlog.Hash]bool // of the leaves that are where the log has them
 	rows   map[tlog.Hash]leaf // of the live table
+	open   []string           // recordings whose end is not in the log, in words
 }
 
 type leaf struct {
@@ -129,6 +133,9 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	}
 	v.sessions()
 	v.approvals()
+	if err := v.recordings(ctx); err != nil {
+		return Report{}, err
+	}
 	return v.finish(), nil
 }
 

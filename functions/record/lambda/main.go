@@ -25,7 +25,7 @@ func main() {
 
 func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
-	c := record.Config{Items: s.Items(), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx), Log: log}
+	c := record.Config{Items: s.Items(), Blobs: s.Evidence(), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx), Log: log}
 	if err := s.Err(); err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func TestImportDirections(t *testing.T) {
 	nouns := []string{"internal/access"}
 	rules := []string{"internal/api", "internal/store", "internal/policy", "internal/approval", "internal/audit", "internal/mask", "internal/sqltext",
 		"internal/token", "internal/idtoken", "internal/session", "internal/bundles", "internal/broker", "internal/secret", "internal/sqlite", "internal/dir", "internal/keyfile", "internal/dynamo", "internal/s3", "internal/kms", "internal/secrets",
-		"internal/stack", "internal/lambda", "internal/agents", "policies"}
+		"internal/stack", "internal/lambda", "internal/agents", "internal/recording", "policies"}
 	for _, p := range list(t, "./...") {
 		from := room(p.ImportPath)
 		for _, imp := range p.Imports {

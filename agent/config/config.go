@@ -102,9 +102,10 @@ type (
 			Hint     string          `yaml:"hint"`
 		} `yaml:"deny"`
 		Mask []struct {
-			Name    string   `yaml:"name"`
-			Columns []string `yaml:"columns"`
-			Mask    string   `yaml:"mask"`
+			Name     string   `yaml:"name"`
+			Columns  []string `yaml:"columns"`
+			Detector string   `yaml:"detector"`
+			Mask     string   `yaml:"mask"`
 		} `yaml:"mask"`
 	}
 )
@@ -397,10 +398,13 @@ func (f floor) check() (gate.Floor, error) {
 		if _, err := mask.New(m.Mask); err != nil {
 			return c, fmt.Errorf("floor.mask %s: %w", m.Name, err)
 		}
-		if len(m.Columns) == 0 {
-			return c, fmt.Errorf("floor.mask %s: columns are patterns over schema.table.column", m.Name)
+		if m.Detector != "" && !slices.Contains(mask.Detectors, m.Detector) {
+			return c, fmt.Errorf("floor.mask %s: detector %q is not one of %v", m.Name, m.Detector, mask.Detectors)
 		}
-		c.Mask = append(c.Mask, access.Class{Name: m.Name, Columns: m.Columns, Mask: m.Mask})
+		if len(m.Columns) == 0 && m.Detector == "" {
+			return c, fmt.Errorf("floor.mask %s: want columns, patterns over schema.table.column, or a detector", m.Name)
+		}
+		c.Mask = append(c.Mask, access.Class{Name: m.Name, Columns: m.Columns, Detector: m.Detector, Mask: m.Mask})
 	}
 	return c, nil
 }

@@ -52,7 +52,7 @@ targets:
     tls: {mode: pin, pin: "` + pin + `"}
 floor:
   deny: [{id: no-ddl, effects: [define, grant], resource: "*", hint: no}]
-  mask: [{name: card, columns: ["*.card_number"], mask: card}]
+  mask: [{name: card, columns: ["*.card_number"], detector: card, mask: card}]
 spool: {limit_bytes: 8388608}
 `
 
@@ -145,6 +145,7 @@ func TestRefuses(t *testing.T) {
 		"floor without name":           {"state_dir: /s", "state_dir: /s\nfloor: {deny: [{resource: '*'}]}", "rule name"},
 		"floor class":                  {"state_dir: /s", "state_dir: /s\nfloor: {mask: [{name: 'Card'}]}", "class name"},
 		"floor mask":                   {"state_dir: /s", "state_dir: /s\nfloor: {mask: [{name: card, mask: blur, columns: ['*']}]}", "blur"},
+		"floor detector":               {"state_dir: /s", "state_dir: /s\nfloor: {mask: [{name: card, mask: card, detector: pan}]}", "pan"},
 		"floor columns":                {"state_dir: /s", "state_dir: /s\nfloor: {mask: [{name: card, mask: card}]}", "columns"},
 	} {
 		t.Run(name, func(t *testing.T) {

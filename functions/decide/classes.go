@@ -39,7 +39,7 @@ func (c *classes) same(address string, active *policy.Bundle) bool {
 	}
 	return slices.ContainsFunc(c.seen, func(s seenBundle) bool {
 		return s.address == address && slices.EqualFunc(s.classes, active.Classes, func(a, b access.Class) bool {
-			return a.Name == b.Name && a.Mask == b.Mask && slices.Equal(a.Columns, b.Columns)
+			return a.Name == b.Name && a.Mask == b.Mask && a.Detector == b.Detector && slices.Equal(a.Columns, b.Columns)
 		})
 	})
 }

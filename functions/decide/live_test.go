@@ -97,6 +97,9 @@ func TestClasses(t *testing.T) {
 			t.Errorf("%d: opened under %q, active %q: %v", i, tt.opened, tt.active.Address, got)
 		}
 	}
+	if seen.same("c", &policy.Bundle{Address: "d", Classes: []access.Class{{Name: "email", Columns: []string{"*.mail"}, Detector: "mail", Mask: "email"}}}) {
+		t.Error("a detector makes no difference")
+	}
 	for n := range 100 {
 		seen.same("a", &policy.Bundle{Address: strconv.Itoa(n), Classes: email})
 	}

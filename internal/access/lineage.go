@@ -66,6 +66,8 @@ type Class struct {
 	Name string `json:"name"`
 	// Columns are patterns over schema.table.column; '*' matches any run of characters.
 	Columns []string `json:"columns"`
+	// Detector names what recognises values of the class in text that nobody classified: one of package mask's. Empty: nothing does.
+	Detector string `json:"detector,omitempty"`
 	// Mask is the masker's name in package mask: "email", "card", "last4", "full", "hash".
 	Mask string `json:"mask"`
 }

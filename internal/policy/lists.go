@@ -106,9 +106,10 @@ func (l *loader) holds(body string) {
 
 type classesFile struct {
 	Classes []struct {
-		Name    string   `yaml:"name"`
-		Columns []string `yaml:"columns"`
-		Mask    string   `yaml:"mask"`
+		Name     string   `yaml:"name"`
+		Columns  []string `yaml:"columns"`
+		Detector string   `yaml:"detector"`
+		Mask     string   `yaml:"mask"`
 	} `yaml:"classes"`
 }
 
@@ -119,7 +120,7 @@ func (l *loader) classes(body string) {
 	if !ok || !l.bounded(d, len(in.Classes), "classes") {
 		return
 	}
-	owner := map[string]string{}
+	owner, detects := map[string]string{}, map[string]string{}
 	for i, c := range in.Classes {
 		if !className.MatchString(c.Name) {
 			l.errorf(fileClasses, d.at("classes", i, "name"), "class %q: want 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter", c.Name)
@@ -130,9 +131,15 @@ func (l *loader) classes(body string) {
 		if !slices.Contains(masks, c.Mask) {
 			l.errorf(fileClasses, d.at("classes", i, "mask"), "class %q: mask %q is not one of %s", c.Name, c.Mask, strings.Join(masks, ", "))
 		}
-		if len(c.Columns) == 0 || len(c.Columns) > maxEntries {
-			l.errorf(fileClasses, d.at("classes", i), "class %q: want 1 to %d columns", c.Name, maxEntries)
+		if len(c.Columns) == 0 && c.Detector == "" || len(c.Columns) > maxEntries {
+			l.errorf(fileClasses, d.at("classes", i), "class %q: want 1 to %d columns, or a detector", c.Name, maxEntries)
 		}
+		if at := d.at("classes", i, "detector"); c.Detector != "" && !slices.Contains(mask.Detectors, c.Detector) {
+			l.errorf(fileClasses, at, "class %q: detector %q is not one of %s", c.Name, c.Detector, strings.Join(mask.Detectors, ", "))
+		} else if other := detects[c.Detector]; c.Detector != "" && other != "" {
+			l.errorf(fileClasses, at, "detector %q is in class %q already", c.Detector, other)
+		}
+		detects[c.Detector] = c.Name
 		for n, pattern := range c.Columns {
 			at := d.at("classes", i, "columns", n)
 			if !columnPattern(pattern) {
@@ -143,7 +150,7 @@ func (l *loader) classes(body string) {
 			}
 			owner[pattern] = c.Name
 		}
-		l.bundle.Classes = append(l.bundle.Classes, access.Class{Name: c.Name, Columns: c.Columns, Mask: c.Mask})
+		l.bundle.Classes = append(l.bundle.Classes, access.Class{Name: c.Name, Columns: c.Columns, Detector: c.Detector, Mask: c.Mask})
 	}
 }
 

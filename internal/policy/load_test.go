@@ -203,6 +203,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"class twice", classes("  - {name: card, mask: full, columns: [a.b.c]}\n"), `classes.yaml:4:12: class "card" is there twice`},
 		{"class mask", classes("  - {name: x, mask: rot13, columns: [a.b.c]}\n"), `classes.yaml:4:21: class "x": mask "rot13" is not one of email, card, last4, full, hash`},
 		{"class without columns", classes("  - {name: x, mask: full}\n"), `classes.yaml:4:5: class "x": want 1 to`},
+		{"class detector", classes("  - {name: x, mask: full, detector: email}\n"), `classes.yaml:4:37: class "x": detector "email" is not one of mail, card, iban, ssn, phone, secret`},
+		{"class detector twice", classes("  - {name: x, mask: full, detector: ssn}\n  - {name: y, mask: full, detector: ssn}\n"), `classes.yaml:5:37: detector "ssn" is in class "x" already`},
+		{"class key", classes("  - {name: x, mask: full, detect: ssn}\n"), `classes.yaml:4: field detect not found`},
 		{"class column", classes("  - {name: x, mask: full, columns: [users.mail]}\n"), `classes.yaml:4:37: column "users.mail"`},
 		{"class column, end", classes("  - {name: x, mask: full, columns: [a.b.]}\n"), `column "a.b."`},
 		{"class column twice", classes("  - {name: x, mask: full, columns: ['*.*.card_number']}\n"), `classes.yaml:4:37: column "*.*.card_number" is in class "card" already`},
@@ -435,5 +438,18 @@ func TestClassesNameFiles(t *testing.T) {
 	}
 	if _, err := Load(with("classes.yaml", "classes:\n  - {name: email, mask: email, columns: [\"/\"]}\n")); err == nil {
 		t.Error("a class of every file of no name was taken")
+	}
+}
+
+func TestClassesDetect(t *testing.T) {
+	b := load1(t, "classes.yaml", `classes:
+  - {name: secret, mask: full, detector: secret}
+  - {name: email, mask: email, detector: mail, columns: ["*.customers.email"]}
+`)
+	if c := b.Classes[0]; c.Detector != "secret" || c.Columns != nil {
+		t.Errorf("got %+v", c)
+	}
+	if c := b.Classes[1]; c.Detector != "mail" || len(c.Columns) != 1 {
+		t.Errorf("got %+v", c)
 	}
 }

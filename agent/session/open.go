@@ -146,6 +146,7 @@ func (s *Server) classes(bundle []access.Class) []access.Class {
 			continue
 		}
 		all[i].Columns = append(slices.Clone(all[i].Columns), c.Columns...)
+		all[i].Detector = cmp.Or(all[i].Detector, c.Detector)
 	}
 	return all
 }

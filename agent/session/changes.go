@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -90,16 +91,28 @@ func (s *Server) Poll(ctx context.Context) {
 func (s *Server) poll(ctx context.Context) {
 	for _, req := range s.live.requests(s.Agent) {
 		if err := s.changes(ctx, req); err != nil {
-			if ctx.Err() == nil {
-				s.Log.Warn("no word of the broker", "error", err)
-			}
-			s.live.endIfSilent()
+			s.unheard(ctx, err)
 			return
 		}
 	}
 	s.live.mu.Lock()
 	defer s.live.mu.Unlock()
 	s.live.heard = time.Now()
+}
+
+// unheard is what a poll comes to that has no answer. A broker that does not know this agent any more has answered: its sessions end at once, and
+// the log says what whoever runs the agent must do.
+func (s *Server) unheard(ctx context.Context, err error) {
+	e := (*api.Error)(nil)
+	if errors.As(err, &e) && (errors.Is(e, api.ErrRevoked) || errors.Is(e, api.ErrLogin)) {
+		s.Log.Error("the broker does not accept this agent: its sessions end", "rule", e.Rule, "error", err, "next", e.Hint)
+		s.live.endAll(ended(access.CodeRevoked, e.Rule, "the agent is not accepted by the broker any more: whoever runs it finds in its log what to do"))
+		return
+	}
+	if ctx.Err() == nil {
+		s.Log.Warn("no word of the broker", "error", err)
+	}
+	s.live.endIfSilent()
 }
 
 func (s *Server) changes(ctx context.Context, req api.ChangesRequest) error {
@@ -148,6 +161,16 @@ func (l *live) apply(resp api.ChangesResponse) {
 			c <- v
 			delete(l.watched, v.Approval) // one verdict each: the channel has room for it
 		}
+	}
+}
+
+// endAll ends every session.
+func (l *live) endAll(why *access.Denied) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		own := *why
+		s.end(&own)
 	}
 }
 

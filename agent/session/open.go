@@ -92,6 +92,9 @@ func (o *opening) open(ctx context.Context) (api.OpenResponse, *access.Denied) {
 			return resp, nil
 		}
 		if e := (*api.Error)(nil); errors.As(err, &e) && !errors.Is(e, api.ErrUnavailable) && !errors.Is(e, api.ErrInternal) {
+			if e.Rule == api.RuleAgentRevoked || e.Rule == api.RuleAgentExpired || e.Rule == api.RuleAgentSignature {
+				o.Log.Error("the broker does not accept this agent", "rule", e.Rule, "error", e, "next", e.Hint)
+			}
 			return resp, refusal(e)
 		}
 	}

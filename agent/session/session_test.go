@@ -522,6 +522,33 @@ func TestSilenceOfTheBrokerEndsSessions(t *testing.T) {
 	})
 }
 
+// An agent that the broker does not accept any more has its answer: nothing waits for silence.
+func TestARefusedAgentEndsItsSessions(t *testing.T) {
+	for _, rule := range []*api.Error{api.Because(api.ErrRevoked, "make a new join token", "revoked").By(api.RuleAgentRevoked),
+		api.Because(api.ErrLogin, "make a new join token", "expired").By(api.RuleAgentExpired)} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			f := &fake{answer: func(api.ChangesRequest) (api.ChangesResponse, error) { return api.ChangesResponse{}, rule }}
+			s := &Server{Config: Config{Agent: "agent", Broker: f, Log: slog.New(slog.NewTextHandler(&log, nil))}, live: newLive()}
+			polling, stop := context.WithCancel(t.Context())
+			go s.Poll(polling)
+			ctx, end := context.WithCancelCause(t.Context())
+			defer s.live.enter("S", "state", end)()
+			start := time.Now()
+			<-ctx.Done()
+			d := (*access.Denied)(nil)
+			if took := time.Since(start); !errors.As(context.Cause(ctx), &d) || d.Code != access.CodeRevoked || d.Rule != rule.Rule || took > pollEvery {
+				t.Errorf("%v after %s", context.Cause(ctx), took)
+			}
+			stop()
+			synctest.Wait()
+			if !strings.Contains(log.String(), "make a new join token") {
+				t.Errorf("the log does not say what to do: %s", log.String())
+			}
+		})
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var answered atomic.Bool

@@ -14,8 +14,53 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	c := &cobra.Command{Use: "agent", Short: "Manage the agents that hold the credentials"}
-	c.AddCommand(a.enrollCommand())
+	c.AddCommand(a.enrollCommand(), a.revokeAgentCommand())
 	return c
+}
+
+func (a *app) revokeAgentCommand() *cobra.Command {
+	var reason, output string
+	c := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "End an agent: what it was enrolled with counts no more, its sessions end (administrators)",
+		Long: `End an agent: every certificate and join token that it has now is refused from here on, and its sessions end within seconds. It serves again
+once it is enrolled anew with a fresh join token. Revoking it again does no harm.`,
+		Example: "  sallyport agent revoke db-agent --reason 'the machine is gone'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(cmd, output); err != nil {
+				return err
+			}
+			if err := access.CheckName("agent", args[0]); err != nil {
+				return usage(cmd, "%v", err)
+			}
+			return a.revokeAgent(cmd, api.RevokeAgentRequest{Agent: access.AgentName(args[0]), Reason: reason}, output == "json")
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, for the evidence")
+	addOutput(c, &output)
+	return c
+}
+
+func (a *app) revokeAgent(cmd *cobra.Command, r api.RevokeAgentRequest, asJSON bool) error {
+	if err := a.outside(); err != nil {
+		return err
+	}
+	v, done, err := a.voice(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer done()
+	var out api.RevokeAgentResponse
+	if err := v.Do(cmd.Context(), http.MethodPost, api.PathRevokeAgent, r, &out); err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(a.stdout, out)
+	}
+	_, err = fmt.Fprintf(a.stdout, "agent %s is revoked: what it was enrolled with up to %s counts no more; open sessions ended: %d\nto let it serve again: sallyport agent enroll %s --target …\n",
+		r.Agent, clock(out.Before), out.Sessions, r.Agent)
+	return err
 }
 
 func (a *app) enrollCommand() *cobra.Command {

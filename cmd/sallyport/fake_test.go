@@ -64,6 +64,7 @@ func newFakeBroker(t testing.TB) *fakeBroker {
 		"POST " + api.PathCan:                b.can,
 		"POST " + api.PathRevoke:             b.revoke,
 		"POST " + api.PathJoin:               b.join,
+		"POST " + api.PathRevokeAgent:        b.revokeAgent,
 		"GET " + api.PathActors:              b.actors,
 		"GET " + api.PathApprovals:           func(r *http.Request, _ fakeNode) (any, error) { return fakeApprovals(r.FormValue("status")), nil },
 		"GET " + api.PathApprovals + "/{id}": b.approval,
@@ -254,6 +255,17 @@ func (b *fakeBroker) join(r *http.Request, n fakeNode) (any, error) {
 		return nil, api.Because(api.ErrDenied, "ask an administrator", "only administrators enroll agents")
 	}
 	return api.JoinResponse{JoinToken: fmt.Sprintf("join-%s-%v", in.Agent, in.Targets), Expires: fakeTime}, nil
+}
+
+func (b *fakeBroker) revokeAgent(r *http.Request, n fakeNode) (any, error) {
+	var in api.RevokeAgentRequest
+	if err := api.Read(r, &in); err != nil {
+		return nil, err
+	}
+	if n.lineage.Principal != "adam" || in.Reason != "the machine is gone" {
+		return nil, api.Because(api.ErrDenied, "ask an administrator", "alice may not revoke agents").By(api.RuleAdministrators)
+	}
+	return api.RevokeAgentResponse{Before: fakeTime, Sessions: 2}, nil
 }
 
 func (b *fakeBroker) actors(_ *http.Request, n fakeNode) (any, error) {

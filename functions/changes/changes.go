@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/policy"
@@ -45,7 +46,10 @@ const (
 // readers bounds the reads under way for one call: enough to hide a store's latency, not enough to crowd out decisions.
 const readers = 16
 
-type handler struct{ Config }
+type handler struct {
+	Config
+	agents *agents.Guard
+}
 
 // New serves PathChanges.
 func New(c Config) (http.Handler, error) {
@@ -61,7 +65,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{c}
+	h := &handler{Config: c, agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+api.PathChanges, h.serve)
 	return mux, nil
@@ -71,6 +75,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	now := h.Now().UTC()
 	var req api.ChangesRequest
 	agent, err := token.ReadAgent(r, h.CA, now, &req)
+	if err == nil {
+		err = h.agents.Check(r.Context(), agent)
+	}
 	if err != nil {
 		api.Fail(w, h.Log, err)
 		return

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/functions/changes"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/brokertest"
@@ -198,5 +200,31 @@ func BenchmarkChanges(b *testing.B) {
 		if resp, err := w.ask(req); err != nil || len(resp.Ended) != 0 {
 			b.Fatal(resp, err)
 		}
+	}
+}
+
+// A revoked agent is refused within a second, whatever this process remembers of it; a later certificate is good; an unreadable record refuses.
+func TestRevokedAgent(t *testing.T) {
+	w := newWorld(t)
+	call := func() error {
+		_, err := w.ask(api.ChangesRequest{})
+		return err
+	}
+	brokertest.Must(t, call())
+	_, err := agents.Revoke(t.Context(), w.DB, agents.Revocation{Agent: w.agent.Name, By: "adam", Now: w.Now()}, func(time.Time) (store.Write, error) {
+		return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "revoked"}, Body: []byte("[]")}}, nil
+	})
+	brokertest.Must(t, err)
+	w.Advance(time.Second)
+	e := (*api.Error)(nil)
+	if err := call(); !errors.As(err, &e) || !errors.Is(e, api.ErrRevoked) || e.Rule != api.RuleAgentRevoked || !strings.Contains(e.Hint, "sallyport agent enroll") {
+		t.Errorf("a revoked agent: %v", err)
+	}
+	w.agent = w.Agent(w.agent.Name, "app")
+	brokertest.Must(t, call())
+	w.Advance(time.Second)
+	w.Faults.Set(storetest.Nth("get", 1, storetest.NotApplied))
+	if err := call(); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("without the agent's record: %v", err)
 	}
 }

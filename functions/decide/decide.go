@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/store"
@@ -38,6 +39,7 @@ type Config struct {
 type decider struct {
 	Config
 	live    *live
+	agents  *agents.Guard
 	classes classes
 }
 
@@ -58,7 +60,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &decider{Config: c, live: newLive(maxLive)}
+	d := &decider{Config: c, live: newLive(maxLive), agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+api.PathOpen, signed(d, d.open))
 	mux.HandleFunc("POST "+api.PathCheck, signed(d, d.check))
@@ -73,6 +75,9 @@ func signed[In, Out any](d *decider, call func(context.Context, token.Agent, *In
 	return func(w http.ResponseWriter, r *http.Request) {
 		in := new(In)
 		agent, err := token.ReadAgent(r, d.CA, d.now(), in)
+		if err == nil {
+			err = d.agents.Check(r.Context(), agent)
+		}
 		if err != nil {
 			api.Fail(w, d.Log, err)
 			return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/functions/decide"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/brokertest"
@@ -81,7 +82,11 @@ func (w *world) newHandler(items store.Items) http.Handler {
 func (w *world) check(asks ...api.Ask) api.Answer {
 	w.T.Helper()
 	var resp api.CheckResponse
-	brokertest.Must(w.T, w.agent.Call(w.handler, api.PathCheck, api.CheckRequest{Agent: w.agent.Name, Asks: asks}, &resp))
+	err := w.agent.Call(w.handler, api.PathCheck, api.CheckRequest{Agent: w.agent.Name, Asks: asks}, &resp)
+	if e := (*api.Error)(nil); errors.As(err, &e) { // the whole call was refused: so was each ask of it
+		return api.Answer{Session: asks[0].Session, Error: e}
+	}
+	brokertest.Must(w.T, err)
 	if len(resp.Answers) != len(asks) {
 		w.T.Fatalf("%d answers to %d asks", len(resp.Answers), len(asks))
 	}
@@ -696,5 +701,34 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := decide.New(c); err == nil {
 			t.Errorf("without %s: no error", name)
 		}
+	}
+}
+
+// A revoked agent is refused within a second, whatever this process remembers of it; a later certificate is good; an unreadable record refuses.
+func TestRevokedAgent(t *testing.T) {
+	w := newWorld(t)
+	call := func() error {
+		s := w.Seed(w.agent, w.alice, "app")
+		if a := w.check(s.Ask(s.Command(0, access.Read, "public.orders", "a"))); a.Error != nil {
+			return a.Error
+		}
+		return nil
+	}
+	brokertest.Must(t, call())
+	_, err := agents.Revoke(t.Context(), w.DB, agents.Revocation{Agent: w.agent.Name, By: "adam", Now: w.Now()}, func(time.Time) (store.Write, error) {
+		return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "revoked"}, Body: []byte("[]")}}, nil
+	})
+	brokertest.Must(t, err)
+	w.Advance(time.Second)
+	e := (*api.Error)(nil)
+	if err := call(); !errors.As(err, &e) || !errors.Is(e, api.ErrRevoked) || e.Rule != api.RuleAgentRevoked || !strings.Contains(e.Hint, "sallyport agent enroll") {
+		t.Errorf("a revoked agent: %v", err)
+	}
+	w.agent = w.Agent(w.agent.Name, "app")
+	brokertest.Must(t, call())
+	w.Advance(time.Second)
+	w.Faults.Set(storetest.Nth("get", 1, storetest.NotApplied))
+	if err := call(); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("without the agent's record: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/policy"
@@ -57,7 +58,7 @@ type Config struct {
 
 type function struct{ Config }
 
-// New returns the handler of api.PathJoin, PathEnroll and PathRecertify.
+// New returns the handler of api.PathJoin, PathEnroll, PathRecertify and PathRevokeAgent.
 func New(c Config) (http.Handler, error) {
 	if c.Items == nil || c.Verifier == nil || c.CA == nil || c.Bundles == nil || c.Base == "" {
 		return nil, errors.New("functions/enroll: Items, Verifier, CA, Bundles and Base are required")
@@ -69,7 +70,8 @@ func New(c Config) (http.Handler, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	f, mux := &function{c}, http.NewServeMux()
-	for path, h := range map[string]func(*http.Request) (any, error){api.PathJoin: f.join, api.PathEnroll: f.enroll, api.PathRecertify: f.recertify} {
+	for path, h := range map[string]func(*http.Request) (any, error){api.PathJoin: f.join, api.PathEnroll: f.enroll, api.PathRecertify: f.recertify,
+		api.PathRevokeAgent: f.revoke} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			v, err := h(r)
 			if err != nil {
@@ -90,13 +92,20 @@ type invitation struct {
 	UsedBy  string              `json:"used_by,omitempty"` // thumbprint of the agent's key
 }
 
-// NewJoinToken makes a join token for an agent and its targets: single use, JoinLife.
+// made is when the join token was made.
+func (i invitation) made() time.Time { return i.Expires.Add(-JoinLife) }
+
+// NewJoinToken makes a join token for an agent and its targets: single use, JoinLife. It is younger than every revocation of the agent.
 func NewJoinToken(ctx context.Context, items store.Items, agent access.AgentName, targets []access.TargetName, now time.Time) (api.JoinResponse, error) {
 	if err := checkNames(agent, targets); err != nil {
 		return api.JoinResponse{}, err
 	}
+	rec, _, err := agents.Get(ctx, items, agent)
+	if err != nil {
+		return api.JoinResponse{}, unavailable(err)
+	}
 	raw := joinPrefix + token.NewRandom()
-	inv := invitation{Agent: agent, Targets: targets, Expires: now.Add(JoinLife).UTC().Truncate(time.Second)}
+	inv := invitation{Agent: agent, Targets: targets, Expires: rec.After(now).Add(JoinLife)}
 	w, err := inv.put(raw, store.Cond{})
 	if err != nil {
 		return api.JoinResponse{}, err
@@ -138,22 +147,31 @@ func (i invitation) put(raw string, cond store.Cond) (store.Write, error) {
 	return store.Write{Table: store.Grants, Item: store.Item{Key: joinKey(raw), Body: b, Expires: i.Expires}, Cond: cond}, nil
 }
 
-// join makes a join token for an administrator in person: actors under one may not invite.
-func (f *function) join(r *http.Request) (any, error) {
-	now := f.Now()
+// administrator is the caller, if it is an administrator in person: actors under one may neither invite agents nor revoke them.
+func (f *function) administrator(r *http.Request, now time.Time, what string) (token.Claims, *policy.Bundle, error) {
 	c, err := f.Verifier.Request(r.Context(), r, f.Base, f.Items, now)
 	if err != nil {
-		return nil, err
+		return c, nil, err
 	}
 	if _, _, err := token.Live(r.Context(), f.Items, c, now); err != nil {
-		return nil, err
+		return c, nil, err
 	}
 	b, err := f.Bundles.Active(r.Context())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
+		return c, nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
 	}
 	if c.Lineage().Depth() != 0 || !b.Roles.Administrator(c.Groups) {
-		return nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not make join tokens", c.Lineage().Actor().Name).By(api.RuleAdministrators)
+		return c, nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not %s", c.Lineage().Actor().Name, what).By(api.RuleAdministrators)
+	}
+	return c, b, nil
+}
+
+// join makes a join token.
+func (f *function) join(r *http.Request) (any, error) {
+	now := f.Now()
+	c, b, err := f.administrator(r, now, "make join tokens")
+	if err != nil {
+		return nil, err
 	}
 	var in api.JoinRequest
 	if err := api.Read(r, &in); err != nil {
@@ -197,8 +215,12 @@ func (f *function) enroll(r *http.Request) (any, error) {
 	if inv.UsedBy != "" && inv.UsedBy != jkt {
 		return nil, api.Because(api.ErrConflict, "ask an administrator for a new one: sallyport agent enroll", "the join token was used before").By(api.RuleJoinToken)
 	}
+	at, err := f.issue(r.Context(), inv, now)
+	if err != nil {
+		return nil, err
+	}
 	// Signed first and told last: nothing leaves before the token is used up and the entry is stored.
-	out, err := f.certify(r.Context(), csr, inv.Agent, inv.Targets, now)
+	out, err := f.certify(r.Context(), csr, inv.Agent, inv.Targets, at)
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +244,34 @@ func (f *function) enroll(r *http.Request) (any, error) {
 	}
 	f.Log.Info("enroll", "agent", inv.Agent)
 	return out, nil
+}
+
+// issueTries bounds the compare-and-swap on an agent's record: its own renewals compete.
+const issueTries = 8
+
+// issue notes that the agent gets a certificate, and says when. A join token that was made before the agent was revoked is refused, also where
+// its certificate is only asked for again.
+func (f *function) issue(ctx context.Context, inv invitation, now time.Time) (time.Time, error) {
+	for range issueTries {
+		rec, it, err := agents.Get(ctx, f.Items, inv.Agent)
+		if err != nil {
+			return time.Time{}, unavailable(err)
+		}
+		if err := rec.Good(inv.made()); err != nil {
+			return time.Time{}, err
+		}
+		at, w, err := rec.Issue(it, now)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if err = f.Items.Put(ctx, w); err == nil {
+			return at, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return time.Time{}, unavailable(err)
+		}
+	}
+	return time.Time{}, api.Because(api.ErrBusy, "try again", "the agent's record is being changed by others")
 }
 
 func (f *function) invited(ctx context.Context, raw string) (invitation, store.Item, error) {
@@ -254,7 +304,18 @@ func (f *function) recertify(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := f.certify(r.Context(), csr, agent.Name, agent.Targets, now)
+	rec, it, err := agents.Get(r.Context(), f.Items, agent.Name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if err := rec.Good(agent.Issued); err != nil {
+		return nil, err
+	}
+	at, w, err := rec.Issue(it, now)
+	if err != nil {
+		return nil, err
+	}
+	out, err := f.certify(r.Context(), csr, agent.Name, agent.Targets, at)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +323,10 @@ func (f *function) recertify(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Items.Put(r.Context(), line); err != nil {
+	switch err := f.Items.Transact(r.Context(), w, line); {
+	case errors.Is(err, store.ErrConflict):
+		return nil, api.Because(api.ErrConflict, "ask again", "the agent's record was changed meanwhile")
+	case err != nil:
 		return nil, unavailable(err)
 	}
 	return out, nil

@@ -110,6 +110,11 @@ func (b *bench) invite() string {
 
 // join asks for a join token as a principal of these groups, or as a child of one.
 func (b *bench) join(r api.JoinRequest, groups []string, child bool, revoked bool) (api.JoinResponse, error) {
+	var out api.JoinResponse
+	return out, b.administer(api.PathJoin, r, &out, groups, child, revoked)
+}
+
+func (b *bench) administer(path string, in, out any, groups []string, child bool, revoked bool) error {
 	b.t.Helper()
 	key := newKey()
 	id := func() access.ActorID { return access.ActorID(must(token.NewID(b.now))) }
@@ -123,11 +128,10 @@ func (b *bench) join(r api.JoinRequest, groups []string, child bool, revoked boo
 		c.Path = append(c.Path, access.Node{ID: id(), Name: "helper"})
 	}
 	raw := must(b.iss.Access(b.t.Context(), c))
-	req := httptest.NewRequestWithContext(b.t.Context(), http.MethodPost, api.PathJoin, bytes.NewReader(must(json.Marshal(r))))
+	req := httptest.NewRequestWithContext(b.t.Context(), http.MethodPost, path, bytes.NewReader(must(json.Marshal(in))))
 	req.Header.Set("Authorization", "DPoP "+raw)
-	req.Header.Set("DPoP", must(token.SignDPoP(key, "POST", base+api.PathJoin, raw, b.now)))
-	var out api.JoinResponse
-	return out, b.do(req, &out)
+	req.Header.Set("DPoP", must(token.SignDPoP(key, "POST", base+path, raw, b.now)))
+	return b.do(req, out)
 }
 
 func TestJoinAndEnroll(t *testing.T) {

@@ -20,6 +20,8 @@ const (
 	PathJoin      = "/join"   // an administrator makes a join token
 	PathEnroll    = "/enroll" // a new agent trades it for a certificate
 	PathRecertify = "/recertify"
+	// PathRevokeAgent is where an administrator ends an agent: its certificates so far, and its sessions.
+	PathRevokeAgent = "/revoke-agent"
 )
 
 // Discovery tells a client where everything is. It is public.
@@ -87,6 +89,18 @@ type JoinRequest struct {
 type JoinResponse struct {
 	JoinToken string    `json:"join_token"`
 	Expires   time.Time `json:"expires"`
+}
+
+// RevokeAgentRequest makes every certificate and join token of the agent worthless that there is now. Administrators only.
+type RevokeAgentRequest struct {
+	Agent  access.AgentName `json:"agent"`
+	Reason string           `json:"reason,omitempty"` // at most 200 bytes of plain text
+}
+
+// RevokeAgentResponse says what came of it.
+type RevokeAgentResponse struct {
+	Before   time.Time `json:"before"`   // what was issued then or earlier counts no more
+	Sessions int       `json:"sessions"` // open ones that were ended
 }
 
 // EnrollRequest trades a join token for a certificate. CSR is PEM; its key is the agent's own (P-256).

@@ -54,6 +54,7 @@ type Agent struct {
 	Targets    []access.TargetName
 	Key        *ecdsa.PublicKey
 	Thumbprint string
+	Issued     time.Time // whole seconds
 	Expires    time.Time
 }
 
@@ -80,7 +81,7 @@ func ParseAgent(cert *x509.Certificate) (Agent, error) {
 	if cert.IsCA {
 		return Agent{}, errors.New("agent certificate: it is a CA's")
 	}
-	a := Agent{Key: key, Thumbprint: Thumbprint(key), Expires: cert.NotAfter}
+	a := Agent{Key: key, Thumbprint: Thumbprint(key), Issued: cert.NotBefore.Add(backdate), Expires: cert.NotAfter}
 	if len(cert.URIs) > MaxTargets+1 {
 		return Agent{}, fmt.Errorf("agent certificate: over %d targets", MaxTargets)
 	}

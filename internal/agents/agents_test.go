@@ -1,0 +1,92 @@
+package agents_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/brokertest"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/store/storetest"
+	"github.com/sallyport/sallyport/internal/token"
+)
+
+func evidence(time.Time) (store.Write, error) {
+	return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "r"}, Body: []byte("[]")}}, nil
+}
+
+func identity(t *testing.T, w *brokertest.World, name access.AgentName) token.Agent {
+	t.Helper()
+	a, err := token.ParseAgent(w.Agent(name, "app").Cert)
+	brokertest.Must(t, err)
+	return a
+}
+
+func TestRevokeUnderFaults(t *testing.T) {
+	for n := 1; n <= 2; n++ {
+		for _, fault := range []storetest.Fault{storetest.NotApplied, storetest.Applied} {
+			w := brokertest.New(t)
+			a := identity(t, w, "edge")
+			count := 0
+			w.Faults.Set(func(string, string) storetest.Fault {
+				if count++; count == n {
+					return fault
+				}
+				return storetest.None
+			})
+			rev := agents.Revocation{Agent: "edge", By: "adam", Now: w.Now()}
+			if _, err := agents.Revoke(t.Context(), w.Items, rev, evidence); err == nil {
+				t.Errorf("fault %d was swallowed", n)
+			}
+			w.Faults.Set(nil)
+			retry := func(time.Time) (store.Write, error) {
+				return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "r2"}, Body: []byte("[]")}}, nil
+			}
+			r, err := agents.Revoke(t.Context(), w.Items, rev, retry)
+			brokertest.Must(t, err)
+			if r.Good(a.Issued) == nil || r.Good(r.After(w.Now())) != nil {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+}
+
+func TestGuard(t *testing.T) {
+	w := brokertest.New(t)
+	a := identity(t, w, "edge")
+	g := agents.NewGuard(w.Items, w.Now)
+	reads := 0
+	w.Faults.Set(func(op, _ string) storetest.Fault {
+		if op == "get" {
+			reads++
+		}
+		return storetest.None
+	})
+	for range 100 {
+		brokertest.Must(t, g.Check(t.Context(), a))
+	}
+	if reads != 1 {
+		t.Errorf("%d reads for a hundred calls within a second", reads)
+	}
+	if _, err := agents.Revoke(context.Background(), w.DB, agents.Revocation{Agent: "edge", By: "adam", Now: w.Now()}, evidence); err != nil {
+		t.Fatal(err)
+	}
+	w.Advance(time.Second)
+	if err := g.Check(t.Context(), a); !errors.Is(err, api.ErrRevoked) {
+		t.Errorf("a second later: %v", err)
+	}
+	other := identity(t, w, "core")
+	brokertest.Must(t, g.Check(t.Context(), other))
+	// A record that cannot be read says nothing good.
+	brokertest.Must(t, w.DB.Put(t.Context(), store.Write{Table: store.Registry, Item: store.Item{Key: agents.Key("odd"), Body: []byte(`{"name":"edge"}`)}}))
+	if err := g.Check(t.Context(), token.Agent{Name: "odd", Issued: w.Now()}); err == nil {
+		t.Error("a record of another agent counts")
+	}
+	if err := (agents.Record{}).Good(time.Time{}); err == nil {
+		t.Error("a certificate of no time counts")
+	}
+}

@@ -151,6 +151,7 @@ deps: ## a C compiler, PostgreSQL and psql: by apt where that is possible, else 
 .PHONY: deps-test
 deps-test: ## the same, and what the tests need beside (Chromium)
 	@localstack/scripts/prerequisites.sh test
+	@localstack/scripts/postgres.sh
 
 .PHONY: clean
 clean: ## remove what was built

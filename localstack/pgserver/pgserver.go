@@ -28,6 +28,9 @@ import (
 type Config struct {
 	// Bin is the directory of initdb and postgres; empty looks in PATH and in the usual places.
 	Bin string
+	// Version is the major version wanted, where Bin is empty: one that localstack/scripts/postgres.sh installed, or the system's. Zero is the
+	// newest of the system's.
+	Version int
 	// Parameters are settings beside those that the package needs.
 	Parameters map[string]string
 	// Seed is SQL run once the server is up.
@@ -57,7 +60,7 @@ var ErrNotInstalled = errors.New("no PostgreSQL server found: on Debian or Ubunt
 
 // Start makes a cluster and waits until it answers.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	bin, err := findBin(c.Bin)
+	bin, err := c.bin()
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +190,40 @@ func (s *Server) Stop() error {
 // FindBin is the directory with the newest initdb and postgres.
 func FindBin() (string, error) { return findBin("") }
 
+func (c Config) bin() (string, error) {
+	if c.Bin != "" || c.Version == 0 {
+		return findBin(c.Bin)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	major := strconv.Itoa(c.Version)
+	for {
+		if bin := filepath.Join(dir, "build", "postgres", major, "bin"); complete(bin) {
+			return bin, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			break
+		}
+		dir = parent
+	}
+	for _, bin := range []string{"/usr/lib/postgresql/" + major + "/bin", "/opt/homebrew/opt/postgresql@" + major + "/bin", "/usr/pgsql-" + major + "/bin"} {
+		if complete(bin) {
+			return bin, nil
+		}
+	}
+	return "", fmt.Errorf("no PostgreSQL %s here: localstack/scripts/postgres.sh %s installs one into build/", major, major)
+}
+
+// complete says whether a directory has both programs.
+func complete(bin string) bool {
+	_, err1 := os.Stat(filepath.Join(bin, "initdb"))
+	_, err2 := os.Stat(filepath.Join(bin, "postgres"))
+	return err1 == nil && err2 == nil
+}
+
 func findBin(bin string) (string, error) {
 	if bin != "" {
 		return bin, nil
@@ -206,10 +243,7 @@ func findBin(bin string) (string, error) {
 		}
 	}
 	for _, dir := range found {
-		if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(dir, "postgres")); err == nil {
+		if complete(dir) {
 			return dir, nil
 		}
 	}

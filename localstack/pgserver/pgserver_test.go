@@ -3,6 +3,7 @@ package pgserver_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -47,5 +48,27 @@ func TestABrokenServerIsAnErrorAndLeavesNothing(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(os.Getenv("TMPDIR"), "*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestEveryVersion(t *testing.T) {
+	for _, v := range []int{14, 15, 16, 17, 18} {
+		t.Run(strconv.Itoa(v), func(t *testing.T) {
+			t.Parallel()
+			s, err := pgserver.Start(t.Context(), pgserver.Config{Version: v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := s.Exec(t.Context(), "select current_setting('server_version_num')::int / 10000")
+			if err != nil || string(res[0].Rows[0][0]) != strconv.Itoa(v) {
+				t.Errorf("%v %v", res, err)
+			}
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := pgserver.Start(t.Context(), pgserver.Config{Version: 9}); err == nil {
+		t.Error("version 9 was found")
 	}
 }

@@ -17,6 +17,7 @@ if [ "$what" = test ]; then
   [ -x /usr/sbin/sshd ] || { deb+=(openssh-server); brew+=(); words+=("an OpenSSH server (macOS has one)"); }
   command -v ssh >/dev/null || { deb+=(openssh-client); brew+=(); words+=("the OpenSSH client"); }
   command -v rsync >/dev/null || { deb+=(rsync); brew+=(rsync); words+=("rsync"); }
+  command -v npm >/dev/null || { deb+=(npm); brew+=(node); words+=("npm, for PostgreSQL servers of several versions"); }
   command -v git >/dev/null || { deb+=(git); brew+=(git); words+=("git"); }
 fi
 [ ${#words[@]} -eq 0 ] && exit 0

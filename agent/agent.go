@@ -81,6 +81,9 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool) error {
 	if err != nil {
 		return err
 	}
+	if err := id.Kept(); err != nil {
+		c.Log.Warn("the join token was not taken: the agent goes on with the certificate that it has", "error", err)
+	}
 	if err := id.covers(c.Targets); err != nil {
 		return err
 	}

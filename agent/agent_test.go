@@ -420,6 +420,49 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// A join token that was not tried before makes a new key, also where an identity is there; one that is not taken leaves what is still good.
+func TestEnrolAnew(t *testing.T) {
+	w := newWorld(t)
+	c := settings(t, w)
+	must(t, os.MkdirAll(c.StateDir, 0o700))
+	join := joinToken
+	getenv := func(string) string { return join }
+	enrol := func() *Identity {
+		t.Helper()
+		id, err := Enroll(t.Context(), c, getenv)
+		must(t, err)
+		return id
+	}
+	first := enrol()
+	if again := enrol(); again.agent.Thumbprint != first.agent.Thumbprint || again.Kept() != nil {
+		t.Errorf("a used token: %v", again.Kept())
+	}
+	join = "unknown"
+	if again := enrol(); again.agent.Thumbprint != first.agent.Thumbprint || again.Kept() == nil {
+		t.Errorf("a token that the broker does not take: %v", again.Kept())
+	}
+	if again := enrol(); again.Kept() != nil {
+		t.Errorf("it is asked about twice: %v", again.Kept())
+	}
+	w.mu.Lock()
+	w.join = "fresh"
+	w.mu.Unlock()
+	join = "fresh"
+	second := enrol()
+	if second.agent.Thumbprint == first.agent.Thumbprint {
+		t.Error("a fresh token makes no new key")
+	}
+	if again := enrol(); again.agent.Thumbprint != second.agent.Thumbprint {
+		t.Error("the new key is not kept")
+	}
+	join, c.Broker = "later", "https://127.0.0.1:1"
+	for range 2 {
+		if again := enrol(); again.agent.Thumbprint != second.agent.Thumbprint || again.Kept() == nil {
+			t.Errorf("without the broker: %v", again.Kept())
+		}
+	}
+}
+
 func FuzzIdentity(f *testing.F) {
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {

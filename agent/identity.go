@@ -1,17 +1,21 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,6 +43,7 @@ type Identity struct {
 	path  string
 	agent token.Agent
 	ca    *x509.Certificate
+	kept  error
 
 	mu   sync.Mutex
 	cert tls.Certificate
@@ -49,7 +54,7 @@ func (i *Identity) Certificate() (tls.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if time.Now().After(i.cert.Leaf.NotAfter) {
-		return tls.Certificate{}, fmt.Errorf("the agent's certificate ended at %s: enroll it again with a new join token", i.cert.Leaf.NotAfter.Format(time.RFC3339))
+		return tls.Certificate{}, fmt.Errorf("the agent's certificate ended at %s: "+notEnrolled, i.cert.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return i.cert, nil
 }
@@ -67,23 +72,76 @@ func (i *Identity) covers(targets map[access.TargetName]config.Target) error {
 	return nil
 }
 
-// Enroll returns the identity in the state directory, or makes one with the join token: a fresh key, whose certificate the broker signs.
+// notEnrolled says what whoever runs the agent must do.
+const notEnrolled = "make a join token (an administrator does, with `sallyport agent enroll`) and set join_token"
+
+// Enroll returns the identity in the state directory, or makes one with the join token: a fresh key, whose certificate the broker signs. A
+// join token that was not tried before is worth more than an identity that is there: whoever put it there wants the agent enrolled anew. It need not
+// be: where the broker does not take it, an identity that is still good stays.
 func Enroll(ctx context.Context, c config.Config, getenv func(string) string) (*Identity, error) {
 	path := filepath.Join(c.StateDir, identityFile)
 	id, err := load(path)
-	if err == nil && time.Now().Before(id.cert.Leaf.NotAfter) {
-		return id, nil
-	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	good := err == nil && time.Now().Before(id.cert.Leaf.NotAfter)
 	if c.JoinToken.Check() != nil {
-		return nil, errors.New("this agent is not enrolled, or its certificate has ended: set join_token (an administrator makes one with `sallyport agent enroll`)")
+		if good {
+			return id, nil
+		}
+		if err == nil {
+			return nil, fmt.Errorf("this agent's certificate ended at %s: %s", id.cert.Leaf.NotAfter.UTC().Format(time.RFC3339), notEnrolled)
+		}
+		return nil, errors.New("this agent is not enrolled: " + notEnrolled)
 	}
 	secret, err := c.JoinToken.Fetch(ctx, getenv)
 	if err != nil {
+		if good { // it may have been deleted since: it is good once
+			return id, nil
+		}
 		return nil, fmt.Errorf("join token: %w", err)
 	}
+	tried, err := triedBefore(filepath.Join(c.StateDir, triedFile), secret.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("join token: %w", err)
+	}
+	if good && tried {
+		return id, nil
+	}
+	fresh, err := join(ctx, c, path, secret.Reveal())
+	if err != nil && !good {
+		return nil, err
+	}
+	if err != nil {
+		fresh, id.kept = id, err
+	}
+	if e := (*api.Error)(nil); err == nil || errors.As(err, &e) && e.Status() < http.StatusInternalServerError {
+		return fresh, replace(filepath.Join(c.StateDir, triedFile), fingerprint(secret.Reveal()))
+	}
+	return fresh, nil // nobody answered: at the next start it is tried again
+}
+
+// Kept is why an identity that was there already is used although there is a new join token; nil where there is nothing to tell.
+func (i *Identity) Kept() error { return i.kept }
+
+// triedFile holds the hash of the last join token that the broker has answered on.
+const triedFile = "join-token.tried"
+
+func fingerprint(join string) []byte {
+	h := sha256.Sum256([]byte(join))
+	return []byte(hex.EncodeToString(h[:]) + "\n")
+}
+
+func triedBefore(path, join string) (bool, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return bytes.Equal(b, fingerprint(join)), err
+}
+
+// join trades a join token for an identity and keeps that.
+func join(ctx context.Context, c config.Config, path, token string) (*Identity, error) {
 	key, csr, err := request()
 	if err != nil {
 		return nil, err
@@ -95,11 +153,11 @@ func Enroll(ctx context.Context, c config.Config, getenv func(string) string) (*
 	defer b.CloseIdle()
 	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
 	defer cancel()
-	resp, err := b.Enroll(ctx, api.EnrollRequest{JoinToken: secret.Reveal(), CSR: csr})
+	resp, err := b.Enroll(ctx, api.EnrollRequest{JoinToken: token, CSR: csr})
 	if err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
 	}
-	id = &Identity{path: path}
+	id := &Identity{path: path}
 	return id, id.take(key, resp, []byte(resp.CA))
 }
 
@@ -219,7 +277,9 @@ func (i *Identity) keep(ctx context.Context, b *broker.Agent, log *slog.Logger) 
 		if err == nil {
 			err = i.renew(ctx, b)
 		}
-		if err != nil && ctx.Err() == nil {
+		if e := (*api.Error)(nil); errors.As(err, &e) {
+			log.Error("certificate not renewed", "error", err, "rule", e.Rule, "next", e.Hint)
+		} else if err != nil && ctx.Err() == nil {
 			log.Error("certificate not renewed", "error", err)
 		}
 	}

@@ -81,6 +81,9 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 		if err != nil {
 			return err
 		}
+		if err := id.Kept(); err != nil {
+			return fmt.Errorf("the agent keeps the certificate that it has: %w", err)
+		}
 		who := id.Agent()
 		_, err = fmt.Fprintf(stdout, "agent %s serves %v; its certificate is good until %s and renews itself\n", who.Name, who.Targets, who.Expires.Format("2006-01-02 15:04 MST"))
 		return err

@@ -108,6 +108,19 @@ func believable(u *url.URL) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
+// origin is a URL's origin as browsers write it: without the port that its scheme has anyway.
+func origin(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return base
+	}
+	host := strings.ToLower(u.Host)
+	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; port != "" {
+		host = strings.TrimSuffix(host, port)
+	}
+	return u.Scheme + "://" + host
+}
+
 func (p *pages) routes() (http.Handler, error) {
 	static, err := fs.Sub(assets, "assets")
 	if err != nil {
@@ -131,7 +144,11 @@ func (p *pages) routes() (http.Handler, error) {
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, viewer{}, api.Because(api.ErrNotFound, "check the link", "there is no such page"))
 	})
+	// Behind a name of its own the pages are asked at another host than browsers see: forms come from Base, or from the host that was asked.
 	cross := http.NewCrossOriginProtection()
+	if err := cross.AddTrustedOrigin(origin(p.Base)); err != nil {
+		return nil, fmt.Errorf("functions/approve: Base: %w", err)
+	}
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, viewer{}, api.Because(api.ErrDenied, "send the form from its own page", "the form comes from another site"))
 	}))

@@ -2,6 +2,7 @@ package approve_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -310,5 +311,65 @@ func TestCookiesAreOurs(t *testing.T) {
 	w.Advance(time.Hour)
 	if p := v.stop().get("/"); p.status != http.StatusFound {
 		t.Errorf("an hour later: %d", p.status)
+	}
+}
+
+// Behind CloudFront the function is asked at its own URL's host, while browsers are at the public one: forms may come from these two, and from
+// nowhere else.
+func TestWhereFormsMayComeFrom(t *testing.T) {
+	w := newWorld(t)
+	const public, url = "sallyport.example.com", "abc.lambda-url.eu-west-1.on.aws"
+	c := w.config()
+	c.Base, c.API = "https://"+public, "https://"+public
+	h, err := approve.New(c)
+	brokertest.Must(t, err)
+	for _, tt := range []struct {
+		host, origin, site string
+		passes             bool
+	}{
+		{url, "https://" + public, "same-origin", true}, // CloudFront rewrites Host
+		{url, "https://" + public, "", true},            // an older browser
+		{public, "https://" + public, "same-origin", true},
+		{public, "https://" + public, "", true},
+		{url, "https://" + url, "same-origin", true}, // without CloudFront
+		{url, "https://" + url, "", true},
+		{url, "", "none", true}, // no browser, or the address bar: the form's own token decides
+		{url, "", "", true},
+		{url, "https://evil.example", "cross-site", false},
+		{url, "https://evil.example", "", false},
+		{public, "https://evil.example", "cross-site", false},
+		{url, "https://" + public + ".evil.example", "cross-site", false},
+		{url, "https://evil." + public, "same-site", false},
+		{url, "http://" + public, "cross-site", false},
+		{url, "http://" + public, "", false},
+		{url, "https://" + public + ":8443", "", false},
+		{url, "null", "cross-site", false},
+		{url, "null", "", false},
+		{"other.lambda-url.eu-west-1.on.aws", "https://" + url, "cross-site", false},
+		{public, "https://" + url, "cross-site", false}, // the function's own name is no origin of the public pages
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/signout", nil)
+		r.Host = tt.host
+		if tt.origin != "" {
+			r.Header.Set("Origin", tt.origin)
+		}
+		if tt.site != "" {
+			r.Header.Set("Sec-Fetch-Site", tt.site)
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		if refused := strings.Contains(rec.Body.String(), "comes from another site"); refused == tt.passes || refused != (rec.Code == http.StatusForbidden) {
+			t.Errorf("%+v: status %d", tt, rec.Code)
+		}
+	}
+	c.Base = "https://Sallyport.example.com:443"
+	h, err = approve.New(c)
+	brokertest.Must(t, err)
+	r := httptest.NewRequest(http.MethodPost, "/signout", nil)
+	r.Host = url
+	r.Header.Set("Origin", "https://"+public)
+	rec := httptest.NewRecorder()
+	if h.ServeHTTP(rec, r); rec.Code == http.StatusForbidden {
+		t.Error("the origin of a Base with its port is not known")
 	}
 }

@@ -61,7 +61,7 @@ type TicketRequest struct {
 	Endpoint string            `json:"endpoint"`
 }
 
-// TicketResponse carries a relay ticket (JWT, aud=relay, 5 minutes, target and endpoint, no identity) and the nonce for the
+// TicketResponse carries a relay ticket (JWT, aud=relay, a minute, target and endpoint, no identity) and the nonce for the
 // proof, good once.
 type TicketResponse struct {
 	Ticket   string            `json:"ticket"`

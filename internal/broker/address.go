@@ -55,6 +55,8 @@ const (
 	handshakeTimeout = 10 * time.Second
 	idleTimeout      = 90 * time.Second // less than the server's, so that it is we who close
 	idleConnections  = 8
+	// maxConnections bounds what one process opens to one host, whatever comes to it at once: calls beyond it wait, within their deadlines.
+	maxConnections = 32
 )
 
 // client is HTTP/1.1 on kept connections: an agent has at most two calls in flight, and there one connection per call
@@ -62,7 +64,7 @@ const (
 func (a address) client() *http.Client {
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: a.tls(), TLSHandshakeTimeout: handshakeTimeout, IdleConnTimeout: idleTimeout,
-		MaxIdleConnsPerHost: idleConnections, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConnsPerHost: idleConnections, MaxConnsPerHost: maxConnections, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
 		Protocols: new(http.Protocols),
 	}
 	t.Protocols.SetHTTP1(true)

@@ -382,3 +382,42 @@ func BenchmarkCall(b *testing.B) {
 		})
 	}
 }
+
+// However much comes at once, one process keeps to its connections, and everybody is served in turn.
+func TestConnectionsAreCapped(t *testing.T) {
+	ca := newCA(t)
+	var mu sync.Mutex
+	open, most := 0, 0
+	enough := make(chan struct{})
+	s := serve(t, ca, loopback, true, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		if open++; open > most {
+			if most = open; most == maxConnections {
+				close(enough)
+			}
+		}
+		mu.Unlock()
+		select {
+		case <-enough: // none is answered before the cap is reached
+		case <-time.After(10 * time.Second):
+		}
+		mu.Lock()
+		open--
+		mu.Unlock()
+		api.Write(w, api.Discovery{Issuer: "x"})
+	}))
+	p := must(NewPublic(s.URL + "/#ca=" + ca.Pin()))
+	defer p.CloseIdle()
+	var wg sync.WaitGroup
+	for range 4 * maxConnections {
+		wg.Go(func() {
+			if _, err := p.Discovery(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most != maxConnections {
+		t.Errorf("%d at a time, want %d", most, maxConnections)
+	}
+}

@@ -9,7 +9,7 @@ import (
 // Limits of tokens and grants.
 const (
 	AccessLife = 5 * time.Minute  // of an access token: how long a broker may be believed without asking the root item
-	TicketLife = 5 * time.Minute  // of a relay ticket
+	TicketLife = time.Minute      // of a relay ticket: one is asked for at every connection, and it outlives a revocation
 	RootIdle   = 4 * time.Hour    // a login that nobody renews ends
 	RootMax    = 12 * time.Hour   // a login ends then whatever happens
 	MaxDepth   = 8                // actors below the principal

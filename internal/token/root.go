@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -33,7 +34,12 @@ type Root struct {
 type Revoked struct {
 	ID    access.ActorID `json:"id"`
 	Until time.Time      `json:"until"`
+	Under access.ActorID `json:"under,omitempty"` // the branch: the principal's own actor above it; "" where it is one itself
 }
+
+// maxBranch is how many revoked nodes under one of the principal's own actors a root remembers one by one. More than that, and the actor
+// itself is revoked: what runs away takes its own branch with it, never the login and never another branch.
+const maxBranch = 16
 
 // ActorRecord is one delegated node, for the tree and for revocation. It permits nothing: tokens do.
 type ActorRecord struct {
@@ -140,8 +146,9 @@ func (r Root) Renew(now time.Time) (renewed Root, changed bool) {
 	return r, true
 }
 
-// Revoke kills a node until no token under it can be alive, or the whole login where the node is the root or the list would
-// no longer fit into MaxRoot. path is the node's way from the root: below a dead node there is nothing left to do.
+// Revoke kills a node until no token under it can be alive. A branch with more dead nodes than maxBranch is killed whole, and so is the largest one where the
+// list would no longer fit into MaxRoot; only where nothing is left to fold, because every dead node is the principal's own actor, the login is.
+// path is the node's way from the root: below a dead node there is nothing left to do.
 func (r Root) Revoke(id access.ActorID, path []access.ActorID, until, now time.Time) (Root, error) {
 	if r.Suspended {
 		return r, nil
@@ -161,15 +168,46 @@ func (r Root) Revoke(id access.ActorID, path []access.ActorID, until, now time.T
 			kept = append(kept, x)
 		}
 	}
-	r.Revoked = append(kept, Revoked{ID: id, Until: until.UTC()})
-	b, err := json.Marshal(r)
-	if err != nil {
-		return Root{}, fmt.Errorf("encode root: %w", err)
+	dead := Revoked{ID: id, Until: until.UTC()}
+	if len(path) > 2 {
+		dead.Under = path[1]
 	}
-	if len(b) > MaxRoot-128 { // room for the fields that may still change
-		r.Suspended, r.Revoked = true, nil
+	r.Revoked = append(kept, dead)
+	for {
+		b, err := json.Marshal(r)
+		if err != nil {
+			return Root{}, fmt.Errorf("encode root: %w", err)
+		}
+		branch, size := r.largest()
+		if size <= maxBranch && len(b) <= MaxRoot-128 { // room for the fields that may still change
+			return r, nil
+		}
+		if size < 2 {
+			r.Suspended, r.Revoked = true, nil
+			return r, nil
+		}
+		r.fold(branch)
 	}
-	return r, nil
+}
+
+// largest is the branch with the most dead nodes.
+func (r Root) largest() (branch access.ActorID, size int) {
+	count := map[access.ActorID]int{}
+	for _, x := range r.Revoked {
+		if x.Under == "" {
+			continue
+		}
+		if count[x.Under]++; count[x.Under] > size {
+			branch, size = x.Under, count[x.Under]
+		}
+	}
+	return branch, size
+}
+
+// fold kills a branch in the place of what is dead in it.
+func (r *Root) fold(branch access.ActorID) {
+	r.Revoked = append(slices.DeleteFunc(r.Revoked, func(x Revoked) bool { return x.Under == branch || x.ID == branch }),
+		Revoked{ID: branch, Until: r.End().Add(AccessLife).UTC()})
 }
 
 // Put is the write that makes a node's record.

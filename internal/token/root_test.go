@@ -3,6 +3,7 @@ package token
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,51 @@ func TestRevokeStaysSmall(t *testing.T) {
 	}
 	if _, err := r.Put(store.Cond{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// An actor that revokes what it started, on and on, ends its own branch: not the login, and not what its neighbours revoked.
+func TestRevokingOnAndOnEndsTheBranch(t *testing.T) {
+	for name, groups := range map[string][]string{"few groups": {"engineers"}, "many groups": {strings.Repeat("g", 2000)}} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := sampleRoot(t)
+			r.Groups = groups
+			id := func() access.ActorID { return access.ActorID(newID(t)) }
+			quiet, wild, ones := id(), id(), []access.ActorID{}
+			for range 5 {
+				n := id()
+				ones = append(ones, n)
+				r = must(r.Revoke(n, []access.ActorID{r.ID, quiet, n}, at.Add(time.Hour), at))
+			}
+			lineage := func(path ...access.ActorID) access.Lineage {
+				l := access.Lineage{Principal: r.Principal, Path: []access.Node{{ID: r.ID}}}
+				for _, p := range path {
+					l.Path = append(l.Path, access.Node{ID: p})
+				}
+				return l
+			}
+			for i := range 200 {
+				n := id()
+				r = must(r.Revoke(n, []access.ActorID{r.ID, wild, id(), n}, at.Add(time.Hour), at))
+				if err := r.Alive(lineage(wild, n), at); !errors.Is(err, api.ErrRevoked) {
+					t.Fatalf("after %d, the node that was revoked last lives: %v", i, err)
+				}
+				if b := must(json.Marshal(r)); len(b) > MaxRoot {
+					t.Fatalf("%d bytes", len(b))
+				}
+			}
+			if r.Suspended || r.Alive(lineage(wild), at) == nil || r.Alive(lineage(quiet), at) != nil || r.Alive(lineage(), at) != nil {
+				t.Errorf("suspended %v, %d in the list", r.Suspended, len(r.Revoked))
+			}
+			for _, n := range ones {
+				if r.Alive(lineage(quiet, n), at) == nil {
+					t.Error("what a neighbour had revoked lives again")
+				}
+			}
+			if x := must(r.Revoke(id(), []access.ActorID{r.ID, id()}, at.Add(time.Hour), r.End().Add(-time.Second))); x.Alive(lineage(wild), at) == nil {
+				t.Error("the branch lives again before the login ends")
+			}
+		})
 	}
 }
 

@@ -81,6 +81,12 @@ func (a *Agent) Record(ctx context.Context, r api.RecordRequest) error {
 	return a.post(ctx, api.PathRecord, r, nil)
 }
 
+// Chunks delivers chunks of recordings; sending them again does no harm.
+func (a *Agent) Chunks(ctx context.Context, r api.ChunksRequest) (api.ChunksResponse, error) {
+	var out api.ChunksResponse
+	return out, a.post(ctx, api.PathChunks, r, &out)
+}
+
 // Recertify trades a CSR for a fresh certificate with the same names.
 func (a *Agent) Recertify(ctx context.Context, r api.RecertifyRequest) (api.EnrollResponse, error) {
 	var out api.EnrollResponse

@@ -85,7 +85,7 @@ func (g *Gate) settle(ctx context.Context) *access.Denied {
 			return d
 		}
 		if ans, err := judge(q, r); err == nil {
-			g.abandon(ctx, q, ans, 0)
+			g.abandon(ctx, q, ans, 0, len(ans.stored))
 			g.free()
 			return nil
 		} else if settled(err) != nil {
@@ -99,7 +99,7 @@ func (g *Gate) settle(ctx context.Context) *access.Denied {
 	}
 	ans, d := g.ask(ctx, q)
 	if d == nil {
-		g.abandon(ctx, q, ans, 0)
+		g.abandon(ctx, q, ans, 0, len(ans.stored))
 	}
 	if g.pending == nil {
 		g.free()
@@ -107,13 +107,14 @@ func (g *Gate) settle(ctx context.Context) *access.Denied {
 	return d
 }
 
-// abandon keeps the chain over the commands from one on, of which none will run: their client has been refused.
-func (g *Gate) abandon(ctx context.Context, q *question, ans answer, from int) {
-	for i := from; i < len(ans.stored); i++ {
+// abandon keeps the chain over the commands from one on, before another, of which none will run: their client has been refused.
+func (g *Gate) abandon(ctx context.Context, q *question, ans answer, from, to int) {
+	for i := from; i < to; i++ {
 		cmd, dec := &q.ask.Commands[i], &ans.stored[i]
 		g.advance(cmd, q.digests[i])
 		switch dec.Outcome {
 		case access.Allow:
+			g.reserved--
 			g.unused(cmd)
 		case access.Hold:
 			g.withdraw(ctx, cmd, dec.Approval)

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,12 +47,15 @@ type Config struct {
 	Now       func() time.Time // for ids; nil: time.Now
 }
 
-// Gate asks for one session, one question at a time: the commands of a session are a chain. It satisfies protocol.Gate.
+// Gate asks for one session, one question at a time: the commands of a session are a chain. What waits for a reviewer does not wait in
+// that chain's way. It satisfies protocol.Gate, and is safe for concurrent use.
 type Gate struct {
 	Config
-	turn    chan struct{}  // capacity 1: who holds it owns the fields below
-	farther sync.WaitGroup // withdrawals under way
+	line    line           // of those who wait for the turn
+	over    chan struct{}  // closed by Close: nothing is held any longer
+	farther sync.WaitGroup // holds, withdrawals and questions of several askers
 	running running
+	turn    chan struct{} // capacity 1: who holds it owns the fields below
 
 	seq      uint64    // of the last command that the broker stored
 	prev     string    // audit.Link after it
@@ -71,27 +75,28 @@ func New(c Config) (*Gate, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Gate{Config: c, turn: make(chan struct{}, 1), prev: audit.FirstLink(c.Session)}, nil
+	return &Gate{Config: c, turn: make(chan struct{}, 1), over: make(chan struct{}), prev: audit.FirstLink(c.Session)}, nil
 }
 
 // Check asks for commands in order and returns a permit for each that may run. On error, which is always *access.Denied, the
 // permits are those of the commands before Index: they stay valid, and want Done. held is told of each command that waits for a
 // reviewer; Check then blocks until the verdict, the hold's expiry or the end of ctx, which withdraws the command. A permit from
-// before such a wait may be late: its Use says so. Nothing of what Check refuses may run.
+// before such a wait may be late: its Use says so. Nothing of what Check refuses may run. Others of the session are asked for meanwhile.
 func (g *Gate) Check(ctx context.Context, cmds []access.Command, held func(access.HeldCommand)) ([]*Permit, error) {
-	select {
-	case g.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, given(ctx)
-	}
-	defer func() { <-g.turn }()
 	permits := make([]*Permit, 0, len(cmds))
 	for len(permits) < len(cmds) {
 		rest := cmds[len(permits):]
-		got, d := g.next(ctx, rest[:min(len(rest), api.MaxBatch)], held)
-		if permits = append(permits, got...); d != nil {
-			d.Index = len(permits)
-			return permits, d
+		r := g.next(ctx, rest[:min(len(rest), api.MaxBatch)])
+		permits = append(permits, r.permits...)
+		if r.held != nil {
+			var p *Permit
+			if p, r.denied = g.hold(ctx, r.held, held); p != nil {
+				permits = append(permits, p)
+			}
+		}
+		if r.denied != nil {
+			r.denied.Index = len(permits)
+			return permits, r.denied
 		}
 	}
 	return permits, nil
@@ -103,11 +108,15 @@ type Head struct {
 	Prev string
 }
 
-// Close ends the gate: it settles what is still unknown, waits for withdrawals, and refuses from then on. ctx bounds it.
+// Close ends the gate: it settles what is still unknown, gives up what is held, waits for withdrawals, and refuses from then on. ctx
+// bounds it.
 func (g *Gate) Close(ctx context.Context) Head {
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
-	g.closed = true
+	if !g.closed {
+		g.closed = true
+		close(g.over)
+	}
 	d := g.settle(ctx)
 	g.farther.Wait()
 	if d != nil {
@@ -117,34 +126,63 @@ func (g *Gate) Close(ctx context.Context) Head {
 	return Head{Seq: g.seq, Prev: g.prev}
 }
 
-// next asks once, for a beginning of cmds: reserve, ask, keep the chain, permit.
-func (g *Gate) next(ctx context.Context, cmds []access.Command, held func(access.HeldCommand)) ([]*Permit, *access.Denied) {
+// reply is what asking once comes to for one asker: permits for a beginning of the commands, and what stopped there.
+type reply struct {
+	permits []*Permit
+	held    *heldCommand
+	denied  *access.Denied
+	again   bool // nothing of it was stored: others' commands stood before it
+	alone   bool // of again: without others
+}
+
+// round asks once, for the beginnings of several askers' commands in one question: reserve, ask, keep the chain, permit. The caller has the
+// turn.
+func (g *Gate) round(ctx context.Context, parts ...[]access.Command) []reply {
+	replies := make([]reply, len(parts))
+	q, ans, d := g.inquire(ctx, slices.Concat(parts...))
+	if d != nil {
+		apart := len(parts) > 1 && q != nil && g.pending == nil // the broker stored nothing, for the sake of one of them
+		for i := range replies {
+			own := *d
+			replies[i] = reply{denied: &own, again: apart, alone: apart}
+		}
+		if g.pending == nil {
+			g.free()
+		}
+		return replies
+	}
+	from := 0
+	for i, part := range parts {
+		if from >= len(ans.stored) {
+			replies[i] = reply{again: true}
+			continue
+		}
+		replies[i] = g.permit(ctx, q, ans, from, min(from+len(part), len(ans.stored)))
+		from += len(part)
+	}
+	g.free()
+	return replies
+}
+
+// inquire reserves and asks; the question is nil where none was asked.
+func (g *Gate) inquire(ctx context.Context, cmds []access.Command) (*question, answer, *access.Denied) {
 	if g.closed {
-		return nil, noDecision("session-closed")
+		return nil, answer{}, noDecision("session-closed")
 	}
 	if d := g.settle(ctx); d != nil {
-		return nil, d
+		return nil, answer{}, d
 	}
 	q, d := g.question(cmds)
 	if d != nil {
-		return nil, d
+		return nil, answer{}, d
 	}
 	if err := g.Outcomes.Reserve(len(cmds)); err != nil {
-		return nil, &access.Denied{Code: access.CodeBusy, Rule: "spool-full", Retryable: true,
+		return nil, answer{}, &access.Denied{Code: access.CodeBusy, Rule: "spool-full", Retryable: true,
 			Hint: "the agent cannot keep the outcomes of more commands until the broker has taken those that wait: try again later"}
 	}
 	g.reserved = len(cmds)
 	ans, d := g.ask(ctx, q)
-	if d == nil {
-		var permits []*Permit
-		permits, d = g.permit(ctx, q, ans, held)
-		g.free()
-		return permits, d
-	}
-	if g.pending == nil {
-		g.free()
-	}
-	return nil, d
+	return q, ans, d
 }
 
 // free gives back the places that the present question did not need.
@@ -153,28 +191,31 @@ func (g *Gate) free() {
 	g.reserved, g.pending = 0, nil
 }
 
-// permit turns a good answer into permits, and whatever stops it into a denial or a wait.
-func (g *Gate) permit(ctx context.Context, q *question, ans answer, held func(access.HeldCommand)) (permits []*Permit, d *access.Denied) {
-	for i := range ans.stored {
+// permit turns the decisions on the commands from one on, before another, into permits, and whatever stops them into a denial or a hold.
+func (g *Gate) permit(ctx context.Context, q *question, ans answer, from, to int) (r reply) {
+	for i := from; i < to; i++ {
 		cmd, dec := &q.ask.Commands[i], &ans.stored[i]
 		g.advance(cmd, q.digests[i])
-		var p *Permit
 		switch dec.Outcome {
 		case access.Allow:
-			p, d = g.allow(cmd, dec, ans.sent)
-		case access.Hold:
-			p, d = g.hold(ctx, cmd, q.digests[i], dec, held)
+			g.reserved--
+			p, d := g.allow(cmd, dec, ans.sent)
+			if d != nil {
+				d.Command = cmd.ID
+				g.abandon(ctx, q, ans, i+1, to)
+				return reply{permits: r.permits, denied: d}
+			}
+			r.permits = append(r.permits, p)
+		case access.Hold: // the last that was stored
+			g.reserved--
+			g.farther.Add(1)
+			r.held = &heldCommand{cmd: cmd, digest: q.digests[i], decision: dec}
 		default:
-			d = refused(cmd, dec)
+			r.denied = refused(cmd, dec)
+			r.denied.Command = cmd.ID
 		}
-		if d != nil {
-			d.Command = cmd.ID
-			g.abandon(ctx, q, ans, i+1)
-			return permits, d
-		}
-		permits = append(permits, p)
 	}
-	return permits, nil
+	return r
 }
 
 // advance moves the chain behind a command that the broker stored.
@@ -183,7 +224,8 @@ func (g *Gate) advance(cmd *access.Command, digest string) {
 	g.seq = cmd.Seq
 }
 
-// allow makes the permit of an allowed command, if every obligation is understood. What the agent itself refuses stays refused.
+// allow makes the permit of an allowed command, if every obligation is understood. What the agent itself refuses stays refused. Either way
+// it uses one reservation.
 func (g *Gate) allow(cmd *access.Command, dec *access.Decision, sent time.Time) (*Permit, *access.Denied) {
 	if r := cmd.Refused; r != nil {
 		g.unused(cmd)
@@ -199,14 +241,12 @@ func (g *Gate) allow(cmd *access.Command, dec *access.Decision, sent time.Time) 
 		g.running.end(cmd.ID)
 		g.report(cmd, r)
 	}
-	g.reserved--
 	return p, nil
 }
 
-// unused reports a command that was allowed and does not run.
+// unused reports a command that was allowed and does not run: that uses its reservation.
 func (g *Gate) unused(cmd *access.Command) {
 	g.report(cmd, access.Result{Status: access.StatusUnused})
-	g.reserved--
 }
 
 func (g *Gate) report(cmd *access.Command, r access.Result) {

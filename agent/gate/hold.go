@@ -20,8 +20,17 @@ const (
 	claimPause = 100 * time.Millisecond
 )
 
-// hold waits for a reviewer, then uses the approval: exactly this command, once.
-func (g *Gate) hold(ctx context.Context, cmd *access.Command, digest string, dec *access.Decision, held func(access.HeldCommand)) (*Permit, *access.Denied) {
+// heldCommand is a stored command that waits for a reviewer. It keeps one reservation, and Close from returning.
+type heldCommand struct {
+	cmd      *access.Command
+	digest   string
+	decision *access.Decision
+}
+
+// hold waits for a reviewer, then uses the approval: exactly this command, once. It needs no turn: other commands of the session go on.
+func (g *Gate) hold(ctx context.Context, h *heldCommand, held func(access.HeldCommand)) (*Permit, *access.Denied) {
+	defer g.farther.Done()
+	dec := h.decision
 	verdict, stop := g.Verdicts.Watch(dec.Approval)
 	defer stop()
 	if held != nil {
@@ -29,21 +38,35 @@ func (g *Gate) hold(ctx context.Context, cmd *access.Command, digest string, dec
 	}
 	expiry := time.NewTimer(time.Until(dec.Expires) + holdGrace)
 	defer expiry.Stop()
+	var p *Permit
 	d := &access.Denied{Code: access.CodeHeldExpired, Rule: api.RuleHoldExpired, Hint: "send the command again to ask anew"}
 	select {
 	case v := <-verdict:
 		if v.Approval == dec.Approval && v.Status == "approved" {
-			return g.claim(ctx, cmd, digest, dec.Approval)
+			if p, d = g.claim(ctx, h); p != nil {
+				return p, nil
+			}
+			break
 		}
 		d = answered(dec.Approval, v)
+		g.Outcomes.Release(1)
 	case <-expiry.C:
-		g.withdraw(ctx, cmd, dec.Approval)
+		g.giveUp(ctx, h)
 	case <-ctx.Done():
-		g.withdraw(ctx, cmd, dec.Approval)
+		g.giveUp(ctx, h)
 		d = given(ctx)
+	case <-g.over:
+		g.giveUp(ctx, h)
+		d = noDecision("session-closed")
 	}
-	d.Approval = dec.Approval
+	d.Approval, d.Command = dec.Approval, h.cmd.ID
 	return nil, d
+}
+
+// giveUp withdraws a held command, of which there will be no outcome.
+func (g *Gate) giveUp(ctx context.Context, h *heldCommand) {
+	g.withdraw(ctx, h.cmd, h.decision.Approval)
+	g.Outcomes.Release(1)
 }
 
 // answered is the denial for a verdict other than yes.
@@ -63,8 +86,10 @@ func answered(id access.ApprovalID, v api.Verdict) *access.Denied {
 	return noDecision("verdict-unknown")
 }
 
-// claim uses the approval. The broker judges the command again; its answer is held to the same echoes as any other.
-func (g *Gate) claim(ctx context.Context, cmd *access.Command, digest string, id access.ApprovalID) (*Permit, *access.Denied) {
+// claim uses the approval, and the command's reservation. The broker judges the command again; its answer is held to the same echoes as any
+// other.
+func (g *Gate) claim(ctx context.Context, h *heldCommand) (*Permit, *access.Denied) {
+	cmd, id := h.cmd, h.decision.Approval
 	req := api.ClaimRequest{Session: g.Session, State: g.State, Approval: id, Command: *cmd}
 	for i := range claimTries {
 		if i > 0 && !pause(ctx, claimPause) {
@@ -74,16 +99,17 @@ func (g *Gate) claim(ctx context.Context, cmd *access.Command, digest string, id
 		resp, err := g.claimOnce(ctx, req)
 		if err != nil {
 			if d := settled(err); d != nil {
-				d.Approval = id
+				g.Outcomes.Release(1)
 				return nil, d
 			}
 			continue
 		}
 		dec := resp.Decision
-		if dec.Command != cmd.ID || dec.Seq != cmd.Seq || dec.Digest != digest || dec.Approval != id || dec.Outcome > access.Allow || dec.Outcome == access.Hold {
+		if dec.Command != cmd.ID || dec.Seq != cmd.Seq || dec.Digest != h.digest || dec.Approval != id || dec.Outcome > access.Allow || dec.Outcome == access.Hold {
 			break
 		}
 		if dec.Outcome != access.Allow {
+			g.Outcomes.Release(1)
 			return nil, refused(cmd, &dec)
 		}
 		return g.allow(cmd, &dec, sent)
@@ -95,7 +121,6 @@ func (g *Gate) claim(ctx context.Context, cmd *access.Command, digest string, id
 	if ctx.Err() != nil {
 		d = given(ctx)
 	}
-	d.Approval = id
 	return nil, d
 }
 

@@ -56,15 +56,6 @@ type reader struct {
 
 func read(b []byte, i int, final bool) reader { return reader{b: b, i: i, final: final, v: yes} }
 
-// short is the verdict where the bytes end.
-func (r *reader) short() {
-	if r.v == yes {
-		if r.v = more; r.final {
-			r.v = no
-		}
-	}
-}
-
 // run takes from least to most digits, and as many as there are.
 func (r *reader) run(least, most int) int {
 	n := 0

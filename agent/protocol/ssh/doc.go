@@ -18,7 +18,7 @@
 // on that program, so that a policy may permit it by name. Many channels on one connection are decided and recorded one by one.
 //
 // Known limits: paths are names, not files: what a symbolic link on the host leads to is not seen. A touch of DIR/* stands for everything
-// below DIR. The login shell must be a POSIX shell or bash, and what its start-up files define is trusted. While one command of a connection
-// waits for a reviewer, further ones on the same connection wait behind it. A command that is ended early is sent SIGTERM and loses its
-// channel; where the host refuses signals, as OpenSSH does for root, it runs on until it next reads or writes.
+// below DIR. The login shell must be a POSIX shell or bash, and what its start-up files define is trusted. A command that
+// is ended early is sent SIGTERM and loses its channel; where the host refuses signals, as OpenSSH does for root, it runs on until it next
+// reads or writes.
 package ssh

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/agent/config"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/session"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
@@ -60,8 +61,12 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	err = c.run(ctx, sp)
-	return errors.Join(err, sp.Close())
+	keeper, err := recording.Open(recording.Config{Dir: filepath.Join(c.StateDir, "recordings"), Limit: c.Recordings, Log: c.Log})
+	if err != nil {
+		return errors.Join(err, sp.Close())
+	}
+	err = c.run(ctx, sp, keeper)
+	return errors.Join(err, keeper.Close(), sp.Close())
 }
 
 func (c *Config) check() error {
@@ -76,7 +81,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-func (c *Config) run(ctx context.Context, sp *spool.Spool) error {
+func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Keeper) error {
 	id, err := Enroll(ctx, c.Config, c.Getenv)
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool) error {
 	defer b.CloseIdle()
 	batcher := gate.NewBatcher(id.agent.Name, b)
 	defer batcher.Close()
-	srv, err := session.New(session.Config{Agent: id.agent.Name, Broker: b, Batcher: batcher, Spool: sp, Targets: c.targets(), Floor: c.Floor,
+	srv, err := session.New(session.Config{Agent: id.agent.Name, Broker: b, Batcher: batcher, Spool: sp, Recordings: keeper, Targets: c.targets(), Floor: c.Floor,
 		Certificate: id.Certificate, Log: c.Log})
 	if err != nil {
 		return err
@@ -104,7 +109,7 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool) error {
 		return err
 	}
 	srv.CloseLeft(ctx, sp.Left())
-	c.serve(ctx, serving{id.agent.Name, id, b, srv, sp, relays})
+	c.serve(ctx, serving{id.agent.Name, id, b, srv, sp, keeper, relays})
 	return nil
 }
 
@@ -115,6 +120,7 @@ type serving struct {
 	broker *broker.Agent
 	srv    *session.Server
 	spool  *spool.Spool
+	keeper *recording.Keeper
 	relays []string
 }
 
@@ -128,6 +134,7 @@ func (c *Config) serve(ctx context.Context, s serving) {
 	spooling, stopSpooling := context.WithCancel(after)
 	var spooled sync.WaitGroup
 	spooled.Go(func() { s.spool.Run(spooling, s.name, s.broker) })
+	spooled.Go(func() { s.keeper.Run(spooling, s.name, s.broker) })
 
 	up := &uplinks{ready: c.Ready, log: c.Log, up: make([]int, len(s.relays)),
 		what: Ready{Agent: s.name, Targets: names(c.Targets), Relays: s.relays, PID: os.Getpid()}}

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/ssh"
+	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
@@ -43,6 +44,8 @@ type Config struct {
 	Targets   map[access.TargetName]Target
 	Floor     gate.Floor
 	Spool     int64 // bytes; 0: spool.DefaultLimit
+	// Recordings is how many bytes of recordings may wait for the broker; 0: recording.DefaultLimit.
+	Recordings int64
 }
 
 // Target is how the agent reaches a target, and with what.
@@ -71,6 +74,9 @@ type (
 		Spool     struct {
 			LimitBytes int64 `yaml:"limit_bytes"`
 		} `yaml:"spool"`
+		Recordings struct {
+			LimitBytes int64 `yaml:"limit_bytes"`
+		} `yaml:"recordings"`
 	}
 	source struct {
 		File, Env string
@@ -149,7 +155,7 @@ func Parse(b []byte, dir string) (Config, error) {
 	if f.BaseDir != "" {
 		dir = below(dir, f.BaseDir)
 	}
-	c := Config{Broker: f.Broker, Relays: f.Relays, Spool: f.Spool.LimitBytes, Targets: make(map[access.TargetName]Target, len(f.Targets))}
+	c := Config{Broker: f.Broker, Relays: f.Relays, Spool: f.Spool.LimitBytes, Recordings: f.Recordings.LimitBytes, Targets: make(map[access.TargetName]Target, len(f.Targets))}
 	if err := c.place(&f, dir); err != nil {
 		return Config{}, err
 	}
@@ -196,6 +202,9 @@ func (c *Config) place(f *file, dir string) error {
 	}
 	if c.Spool != 0 && c.Spool < spool.MinLimit {
 		return fmt.Errorf("spool.limit_bytes: %d is under %d", c.Spool, spool.MinLimit)
+	}
+	if c.Recordings != 0 && c.Recordings < recording.MinLimit {
+		return fmt.Errorf("recordings.limit_bytes: %d is under %d", c.Recordings, recording.MinLimit)
 	}
 	return nil
 }

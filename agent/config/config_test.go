@@ -54,6 +54,7 @@ floor:
   deny: [{id: no-ddl, effects: [define, grant], resource: "*", hint: no}]
   mask: [{name: card, columns: ["*.card_number"], detector: card, mask: card}]
 spool: {limit_bytes: 8388608}
+recordings: {limit_bytes: 33554432}
 `
 
 const pin = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -69,7 +70,7 @@ func TestParse(t *testing.T) {
 	}
 	want := config.Config{
 		Broker: "https://broker.example:4433/#ca=x", StateDir: "/etc/sallyport/sub/state", ReadyFile: "/etc/sallyport/sub/ready",
-		JoinToken: credential.Source{File: "/etc/sallyport/sub/join"}, Relays: []string{"relay.example:443"}, Spool: 8 << 20,
+		JoinToken: credential.Source{File: "/etc/sallyport/sub/join"}, Relays: []string{"relay.example:443"}, Spool: 8 << 20, Recordings: 32 << 20,
 		Targets: map[access.TargetName]config.Target{
 			"app": {Protocol: "postgres", Network: "tcp", Address: "db.internal:5432", Database: "shop", User: "app",
 				Password: credential.Source{File: "/etc/sallyport/sub/pw"},
@@ -139,6 +140,7 @@ func TestRefuses(t *testing.T) {
 		"password and key":             {"password: {env: P}", "password: {env: P}, private_key: {env: K}", "one of them"},
 		"relay":                        {"state_dir: /s", "state_dir: /s\nrelays: [x]", "HOST:PORT"},
 		"join token inline":            {"state_dir: /s", "state_dir: /s\njoin_token: " + canary, "never the value"},
+		"small recordings":             {"state_dir: /s", "state_dir: /s\nrecordings: {limit_bytes: 1}", "recordings.limit_bytes"},
 		"small spool":                  {"state_dir: /s", "state_dir: /s\nspool: {limit_bytes: 1}", "limit_bytes"},
 		"floor effect":                 {"state_dir: /s", "state_dir: /s\nfloor: {deny: [{id: x, effects: [destroy], resource: '*'}]}", "destroy"},
 		"floor without resource":       {"state_dir: /s", "state_dir: /s\nfloor: {deny: [{id: x}]}", "resource"},

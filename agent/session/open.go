@@ -55,11 +55,13 @@ func (s *Server) serve(ctx context.Context, o *opening) {
 		return
 	}
 	leave := s.live.enter(opened.Session, opened.State, end)
+	recorder := s.Recordings.Session(opened.Session, g.Running)
 	log.Info("session open")
 	err = o.target.Room.Serve(ctx, o.client, &protocol.Session{
 		ID: opened.Session, Target: o.up.Hello.Target, Lineage: opened.Lineage, Owner: o.owner, Classes: s.classes(opened.Classes),
-		Login: login, Verifier: o.up.Preamble.Verifier, Dial: o.target.Dial, Gate: g, Log: s.Log,
+		Login: login, Verifier: o.up.Preamble.Verifier, Dial: o.target.Dial, Gate: g, Recorder: recorder, Log: s.Log,
 	})
+	recorder.Close()
 	reason := why(ctx, err)
 	log.Info("session ends", "reason", reason, "error", err)
 	leave()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -52,6 +53,7 @@ type Config struct {
 	Broker      Broker
 	Batcher     *gate.Batcher
 	Spool       Spool
+	Recordings  *recording.Keeper
 	Targets     map[access.TargetName]Target
 	Floor       gate.Floor
 	Certificate func() (tls.Certificate, error) // current, with Leaf
@@ -87,7 +89,7 @@ type Server struct {
 
 // New makes a Server. Poll must run while streams are handled.
 func New(c Config) (*Server, error) {
-	if c.Agent == "" || c.Broker == nil || c.Batcher == nil || c.Spool == nil || len(c.Targets) == 0 || c.Certificate == nil || c.Log == nil {
+	if c.Agent == "" || c.Broker == nil || c.Batcher == nil || c.Spool == nil || c.Recordings == nil || len(c.Targets) == 0 || c.Certificate == nil || c.Log == nil {
 		return nil, errors.New("serve sessions: everything but Max and Now is required")
 	}
 	for name, t := range c.Targets {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -177,12 +178,26 @@ type house struct {
 
 const password = "canary-password"
 
+func keeper(t *testing.T) *recording.Keeper {
+	t.Helper()
+	k, err := recording.Open(recording.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
 func open(t *testing.T, edit func(*Config)) *house {
 	t.Helper()
 	h := &house{t: t, fake: &fake{expires: time.Hour}, room: &room{}, log: &bytes.Buffer{}, client: newKey(t)}
 	h.certify()
 	batcher := gate.NewBatcher("agent", h.fake)
-	c := Config{Agent: "agent", Broker: h.fake, Batcher: batcher, Spool: h.fake, Floor: gate.Floor{Mask: []access.Class{{Name: "card", Columns: []string{"*.pan"}, Mask: "full"}}},
+	c := Config{Agent: "agent", Broker: h.fake, Batcher: batcher, Spool: h.fake, Recordings: keeper(t), Floor: gate.Floor{Mask: []access.Class{{Name: "card", Columns: []string{"*.pan"}, Mask: "full"}}},
 		Targets: map[access.TargetName]Target{"app": {Room: h.room,
 			Login: func(context.Context) (protocol.Login, error) {
 				return protocol.Login{User: "app", Password: secret.New(password)}, h.login
@@ -594,7 +609,7 @@ func TestVerdicts(t *testing.T) {
 func TestNewWantsEverything(t *testing.T) {
 	good := func() Config {
 		f := &fake{}
-		return Config{Agent: "a", Broker: f, Batcher: gate.NewBatcher("a", f), Spool: f, Certificate: func() (tls.Certificate, error) { return tls.Certificate{}, nil },
+		return Config{Agent: "a", Broker: f, Batcher: gate.NewBatcher("a", f), Spool: f, Recordings: keeper(t), Certificate: func() (tls.Certificate, error) { return tls.Certificate{}, nil },
 			Log: slog.New(slog.DiscardHandler), Targets: map[access.TargetName]Target{"app": {Room: &room{}, Login: func(context.Context) (protocol.Login, error) { return protocol.Login{}, nil },
 				Dial: func(context.Context) (net.Conn, error) { return nil, nil }}}}
 	}
@@ -603,7 +618,7 @@ func TestNewWantsEverything(t *testing.T) {
 	}
 	for name, edit := range map[string]func(*Config){
 		"agent": func(c *Config) { c.Agent = "" }, "broker": func(c *Config) { c.Broker = nil }, "batcher": func(c *Config) { c.Batcher = nil },
-		"spool": func(c *Config) { c.Spool = nil }, "targets": func(c *Config) { c.Targets = nil }, "certificate": func(c *Config) { c.Certificate = nil },
+		"spool": func(c *Config) { c.Spool = nil }, "recordings": func(c *Config) { c.Recordings = nil }, "targets": func(c *Config) { c.Targets = nil }, "certificate": func(c *Config) { c.Certificate = nil },
 		"log": func(c *Config) { c.Log = nil }, "room": func(c *Config) { c.Targets["app"] = Target{} },
 	} {
 		c := good()

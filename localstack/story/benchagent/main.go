@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/agent/config"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/protocol/postgres"
 	"github.com/sallyport/sallyport/agent/session"
 	"github.com/sallyport/sallyport/agent/spool"
@@ -68,7 +69,11 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	local := &local{Agent: b, sessions: map[access.SessionID]opened{}}
 	batcher := gate.NewBatcher(id.Agent().Name, local)
 	defer batcher.Close()
-	srv, err := session.New(session.Config{Agent: id.Agent().Name, Broker: local, Batcher: batcher, Spool: forgetful{}, Targets: targets(c, getenv),
+	keeper, err := recording.Open(recording.Config{Dir: filepath.Join(c.StateDir, "recordings"), Log: log}) // never run: nothing here records
+	if err != nil {
+		return err
+	}
+	srv, err := session.New(session.Config{Agent: id.Agent().Name, Broker: local, Batcher: batcher, Spool: forgetful{}, Recordings: keeper, Targets: targets(c, getenv),
 		Certificate: id.Certificate, Log: log})
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/sallyport/sallyport/localstack/child"
 )
 
 // process is a program that we started, in a group of its own, with its output in a file.
@@ -26,7 +28,7 @@ func start(name, logFile string, cmd *exec.Cmd) (*process, error) {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttr()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, child.Attr(syscall.SIGTERM)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/functions/enroll"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/localstack/child"
 )
 
 // agentName is the one agent of an embedded system.
@@ -107,7 +108,7 @@ func (r *runner) spawnAgent(ctx context.Context, f agentFiles) error {
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
 	cmd := exec.Command(r.c.AgentBinary, "run", "--config", f.config)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttr()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, child.Attr(syscall.SIGTERM)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", r.c.AgentBinary, err)
 	}

@@ -15,7 +15,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
+
+	"github.com/sallyport/sallyport/localstack/child"
 )
 
 // startLimit is how long a server may take to answer: DynamoDB Local takes 3 to 5 s on two cores that are free.
@@ -95,7 +98,7 @@ func freePort() (int, error) {
 
 func start(ctx context.Context, cmd *exec.Cmd, port int, path string, ready int) (*Server, error) {
 	s := &Server{URL: "http://127.0.0.1:" + strconv.Itoa(port), cmd: cmd, done: make(chan struct{}), log: &bytes.Buffer{}}
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.log, s.log, childAttr()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.log, s.log, child.Attr(syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("local AWS: %w", err)
 	}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sallyport/sallyport/localstack/child"
 )
 
 // Config says what to start. The zero value starts the newest installed server with a random password in a temporary
@@ -110,7 +112,8 @@ func (s *Server) start(ctx context.Context, bin string, c Config) error {
 	}
 	defer func() { _ = logFile.Close() }() // the server has its own descriptor
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), s.args(data, c)...)
-	s.cmd.SysProcAttr, s.cmd.Dir, s.cmd.Env = childAttr(cred), s.dir, cleanEnv()
+	s.cmd.SysProcAttr, s.cmd.Dir, s.cmd.Env = child.Attr(syscall.SIGQUIT), s.dir, cleanEnv()
+	s.cmd.SysProcAttr.Credential = cred
 	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
 	if err := s.cmd.Start(); err != nil {
 		s.cmd = nil

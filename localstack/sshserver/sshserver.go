@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/localstack/child"
 )
 
 // ErrNotInstalled tells how to get the server.
@@ -109,7 +111,7 @@ func (s *Server) start(bin string, c Config) error {
 		}
 	}
 	s.cmd = exec.Command(bin, "-D", "-e", "-f", s.path("conf"))
-	s.cmd.SysProcAttr = childAttr()
+	s.cmd.SysProcAttr = child.Attr(syscall.SIGTERM)
 	log, err := os.OpenFile(s.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sallyport/sallyport/localstack/child"
 	"github.com/sallyport/sallyport/localstack/deployed"
 	"github.com/sallyport/sallyport/localstack/embedded"
 )
@@ -47,7 +48,7 @@ const readyLimit = 30 * time.Second
 
 func (d *dev) start(ctx context.Context, w *world) (embedded.DevFile, error) {
 	d.cmd = exec.Command(filepath.Join(w.bin, "sallyport"), "dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml"))
-	d.cmd.SysProcAttr = childAttr()
+	d.cmd.SysProcAttr = child.Attr(syscall.SIGTERM)
 	d.cmd.Stdout, d.cmd.Stderr, d.cmd.Env = &d.said, &d.said, w.env()
 	if err := d.cmd.Start(); err != nil {
 		d.cmd = nil

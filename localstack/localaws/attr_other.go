@@ -1,7 +1,0 @@
-//go:build aws && !linux
-
-package localaws
-
-import "syscall"
-
-func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

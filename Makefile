@@ -51,12 +51,22 @@ build-lambda: ## the functions as Lambda binaries, arm64 and amd64, without cgo;
 	  echo "$$out/bootstrap $$(wc -c <$$out/bootstrap) bytes, $$zipped zipped"; \
 	  test $$zipped -lt 10000000 || { echo "$$out: over 10 MB zipped"; exit 1; }; done; done
 
-# One package at a time: each starts servers of its own.
+# One package at a time: each starts servers of its own. Where it can be had, in a network with nothing but loopback.
 AWS_TESTS := $(shell grep -rlE '^//go:build aws$$' --include='*_test.go' internal functions localstack 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
 .PHONY: test-aws
-test-aws: ## the stores on DynamoDB Local and MiniStack; prepares both in build/ (needs java, mvn, python3)
-	@localstack/scripts/local-aws.sh
-	go test -tags aws -count=1 -p 1 -timeout 20m $(AWS_TESTS)
+test-aws: prepare-aws test-stores test-deploy ## all that runs on a local AWS: the stores, the operating of a stack, the story on MiniStack and LocalStack
+
+.PHONY: prepare-aws
+prepare-aws: ## prepare the local AWS's in build/ (Java, Maven, Python, npm: by apt where that is possible)
+	@localstack/scripts/prerequisites.sh aws
+	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
+	@localstack/scripts/localstack.sh || [ $$? -eq 3 ]
+
+.PHONY: test-stores
+test-stores: deps build prepare-aws ## what has the build tag aws: stores on DynamoDB Local and MiniStack, both twins, a stack's faults
+	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+	go vet -tags aws $(AWS_TESTS)
+	localstack/scripts/isolated.sh go test -tags aws -count=1 -p 1 -timeout 20m $(AWS_TESTS)
 
 # The template's CodeUri is dist/functions: what was built for the one processor that is deployed to. ARCH=amd64 for x86_64.
 ARCH ?= arm64
@@ -97,12 +107,11 @@ deploy-local: build ## the template on a local AWS, and the whole story on it (L
 	@bin/demo --aws $(LOCAL)
 
 .PHONY: test-deploy
-test-deploy: deps build ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
-	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
+test-deploy: deps build prepare-aws ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
 	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
 	localstack/scripts/isolated.sh go test -count=1 -tags deploy -timeout 15m -run TestStoryOnMiniStack ./localstack/story
 	@code=0; localstack/scripts/localstack.sh || code=$$?; if [ $$code -eq 3 ]; then \
-	  echo "WARNING: LocalStack cannot be had here, as said above: the story was NOT played on it, only on MiniStack"; exit 0; fi; \
+	  for i in 1 2 3; do echo "WARNING: LocalStack cannot be had here, as said above: the story was NOT played on it, only on MiniStack"; done; exit 0; fi; \
 	[ $$code -eq 0 ] || exit $$code; \
 	localstack/scripts/isolated.sh go test -count=1 -tags deploy -timeout 15m -run TestStoryOnLocalStack ./localstack/story
 

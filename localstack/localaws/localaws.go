@@ -32,8 +32,14 @@ type Server struct {
 	log  *bytes.Buffer // of both outputs; read when done is closed
 }
 
-// DynamoDB starts DynamoDB Local, in memory. It listens on every address of the machine: it knows no other way.
+// DynamoDB starts DynamoDB Local, in memory. It listens on every address of the machine: it knows no other way. Where the script could not
+// prepare it, for want of Java or Maven, the tables are MiniStack's, and every run says so.
 func DynamoDB(ctx context.Context) (*Server, error) {
+	if why, err := prepared("no-dynamodb"); err == nil {
+		b, _ := os.ReadFile(why) // says why
+		_, _ = fmt.Fprintf(os.Stderr, "WARNING: tables on MiniStack, NOT on DynamoDB Local: %s", b)
+		return MiniStack(ctx)
+	}
 	at, err := prepared("dynamodb/lib")
 	if err != nil {
 		return nil, err

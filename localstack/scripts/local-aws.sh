@@ -1,18 +1,33 @@
 #!/usr/bin/env bash
 # Prepares build/local-aws: DynamoDB Local (Java) and MiniStack (Python), which `make test-aws` starts itself on loopback.
-# Does nothing where both are there already. Nothing is started, and nothing is written outside build/.
+# Does nothing where both are there already. Nothing is started, and nothing is written outside build/. Where there is no Java or no Maven it
+# says so loudly, and the tests' tables are MiniStack's.
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 into=build/local-aws
 dynamodb=2.6.1
 ministack=1.5.33
 mkdir -p "$into"
+if command -v flock >/dev/null; then exec 9>build/.local-aws.lock && flock 9; fi # another make may be at it
 
 need() { command -v "$1" >/dev/null || { echo "local-aws: $1 is missing: $2" >&2; exit 1; }; }
 
-if [ "$(cat "$into/dynamodb/.version" 2>/dev/null)" != "$dynamodb" ]; then
-  need java "install a Java runtime of version 17 or newer (Debian: apt-get install openjdk-17-jre-headless)"
-  need mvn "install Maven, which fetches DynamoDB Local (Debian: apt-get install maven)"
+why=""
+java=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -1) || true
+if [ "${java:-0}" -lt 17 ]; then why="a Java runtime of version 17 or newer is missing (Debian: apt-get install default-jre-headless)"
+elif [ ! -e "$into/dynamodb/.version" ] && ! command -v mvn >/dev/null; then why="Maven is missing (Debian: apt-get install maven)"
+fi
+if [ -n "$why" ]; then
+  printf '%s\n' "****************************************************************************************************" \
+    "WARNING: DynamoDB Local cannot be had here: $why." \
+    "WARNING: the stores are tested on MiniStack's tables ALONE, which are another program's idea of DynamoDB." \
+    "****************************************************************************************************" >&2
+  echo "$why" >"$into/no-dynamodb"
+else
+  rm -f "$into/no-dynamodb"
+fi
+
+if [ -z "$why" ] && [ "$(cat "$into/dynamodb/.version" 2>/dev/null)" != "$dynamodb" ]; then
   echo "local-aws: DynamoDB Local $dynamodb"
   rm -rf "$into/dynamodb"
   mvn -q -B -f localstack/localaws/dynamodb-pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \

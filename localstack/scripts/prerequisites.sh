@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium, an SSH server and clients as well).
-# By apt as root or through sudo; elsewhere it says exactly what to install and fails.
+# By apt as root or through sudo; elsewhere it says exactly what to install and fails. With `aws`: what a local AWS needs (Java, Maven,
+# Python, npm, iproute2), as far as it can be had; what cannot is said by the scripts that miss it, and nothing fails here.
 set -eu -o pipefail
+cd "$(dirname "$0")/../.."
 what=${1:-demo}
 
 have_server() { ls -d /usr/lib/postgresql/*/bin/initdb /opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; }
@@ -20,6 +22,16 @@ if [ "$what" = test ]; then
   command -v npm >/dev/null || { deb+=(npm); brew+=(node); words+=("npm, for PostgreSQL servers of several versions"); }
   command -v git >/dev/null || { deb+=(git); brew+=(git); words+=("git"); }
 fi
+if [ "$what" = aws ]; then
+  deb=() brew=() words=()
+  command -v java >/dev/null || { deb+=(default-jre-headless); brew+=(openjdk); words+=("a Java runtime of version 17 or newer"); }
+  command -v mvn >/dev/null || { deb+=(maven); brew+=(maven); words+=("Maven"); }
+  command -v npm >/dev/null || { deb+=(npm); brew+=(node); words+=("npm"); }
+  command -v ip >/dev/null || { deb+=(iproute2); brew+=(); words+=("ip, for a network namespace of the tests' own"); }
+  python3 -c 'import venv, ensurepip' 2>/dev/null || { deb+=(python3 python3-venv); brew+=(python@3.13); words+=("Python 3 with venv"); }
+  # LocalStack is for 3.13 alone: Debian 13 has it, Debian 12 has not.
+  localstack/scripts/localstack.sh --python >/dev/null 2>&1 || { deb+=(python3.13 python3.13-venv); brew+=(python@3.13); words+=("Python 3.13, for LocalStack"); }
+fi
 [ ${#words[@]} -eq 0 ] && exit 0
 
 as_root=""
@@ -34,7 +46,11 @@ if command -v apt-get >/dev/null && [ "$as_root" != none ]; then
     printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
     trap '$as_root rm -f $policy' EXIT
   fi
-  $as_root apt-get update -qq
+  $as_root apt-get update -qq || [ "$what" = aws ]
+  if [ "$what" = aws ]; then # one by one: what this release has not must not keep the others away
+    for p in "${deb[@]}"; do DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$p" >/dev/null 2>&1 || echo "WARNING: apt cannot install $p here" >&2; done
+    exit 0
+  fi
   DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${deb[@]}" >/dev/null
   exit 0
 fi
@@ -44,4 +60,4 @@ if command -v brew >/dev/null; then
 else
   echo "on Debian or Ubuntu, as root: apt-get install ${deb[*]}" >&2
 fi
-exit 1
+[ "$what" = aws ] || exit 1

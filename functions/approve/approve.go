@@ -35,6 +35,7 @@ type OIDC struct {
 // Config is all required but Now and Log.
 type Config struct {
 	Items    store.Items
+	Evidence store.Blobs // the chunks of recordings, to be read
 	Bundles  Bundles
 	Verifier *token.Verifier
 	OIDC     OIDC
@@ -66,8 +67,8 @@ const (
 // New serves the pages, and api.PathApprovals, PathSessions and PathActors.
 func New(c Config) (http.Handler, error) {
 	switch {
-	case c.Items == nil || c.Bundles == nil || c.Verifier == nil:
-		return nil, errors.New("functions/approve: Items, Bundles and Verifier are required")
+	case c.Items == nil || c.Evidence == nil || c.Bundles == nil || c.Verifier == nil:
+		return nil, errors.New("functions/approve: Items, Evidence, Bundles and Verifier are required")
 	case len(c.StateKey) != 32:
 		return nil, errors.New("functions/approve: StateKey has not 32 bytes")
 	case c.API == "" || !ownURL(c.Base):
@@ -131,6 +132,8 @@ func (p *pages) routes() (http.Handler, error) {
 	mux.HandleFunc("GET /{$}", p.live)
 	mux.HandleFunc("GET /live", p.fragment)
 	mux.HandleFunc("GET /sessions/{id}", p.sessionPage)
+	mux.HandleFunc("POST /sessions/{id}/end", p.endPage)
+	mux.HandleFunc("GET /sessions/{id}/recordings/{command}", p.recordingPage)
 	mux.HandleFunc("GET /signin", p.signIn)
 	mux.HandleFunc("GET /callback", p.callback)
 	mux.HandleFunc("POST /signout", p.signOut)
@@ -140,6 +143,8 @@ func (p *pages) routes() (http.Handler, error) {
 	mux.HandleFunc("GET "+api.PathApprovals+"/{id}", p.json(p.oneApproval))
 	mux.HandleFunc("GET "+api.PathSessions, p.json(p.listSessions))
 	mux.HandleFunc("GET "+api.PathSessions+"/{id}", p.json(p.oneSession))
+	mux.HandleFunc("GET "+api.PathSessions+"/{id}/recordings/{command}", p.json(p.oneRecording))
+	mux.HandleFunc("POST "+api.PathSessions+"/{id}/end", p.json(p.endSession))
 	mux.HandleFunc("GET "+api.PathActors, p.json(p.listActors))
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, viewer{}, api.Because(api.ErrNotFound, "check the link", "there is no such page"))

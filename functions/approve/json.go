@@ -34,7 +34,7 @@ func (p *pages) json(answer func(r *http.Request, s scope) (any, error)) http.Ha
 // scopeOf: what a person in an auditing group may see, the actors under them may not.
 func (p *pages) scopeOf(r *http.Request, c token.Claims) scope {
 	l := c.Lineage()
-	s := scope{principal: l.Principal}
+	s := scope{principal: l.Principal, lineage: &l}
 	if l.Depth() > 0 {
 		s.actor = l.Actor().ID
 		return s
@@ -44,7 +44,8 @@ func (p *pages) scopeOf(r *http.Request, c token.Claims) scope {
 		p.Log.Warn("roles are not known", "error", err) // they see their own, no more
 		return s
 	}
-	s.all = b.Roles.Auditor(l.Groups) || b.Roles.Administrator(l.Groups)
+	s.admin = b.Roles.Administrator(l.Groups)
+	s.all = s.admin || b.Roles.Auditor(l.Groups)
 	return s
 }
 
@@ -80,7 +81,12 @@ func (p *pages) oneSession(r *http.Request, s scope) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.session(r.Context(), rec, p.spanOf(rec))
+	v, err := p.session(r.Context(), rec, p.spanOf(rec))
+	if err != nil {
+		return nil, err
+	}
+	v.Recordings, err = p.recordings(r.Context(), rec.ID)
+	return v, err
 }
 
 func (p *pages) listActors(r *http.Request, s scope) (any, error) { return p.actors(r.Context(), s) }

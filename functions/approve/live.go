@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/approval"
+	"github.com/sallyport/sallyport/internal/session"
 )
 
 //go:embed pages
@@ -159,7 +160,7 @@ func (p *pages) sessionPage(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	rec, err := p.sessionRecord(r.Context(), scope{all: v.All, principal: v.Subject}, id)
+	rec, err := p.sessionRecord(r.Context(), v.scope(), id)
 	if err != nil {
 		p.fail(w, r, v, err)
 		return
@@ -181,7 +182,15 @@ func (p *pages) sessionPage(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, v, err)
 		return
 	}
+	tapes, err := p.recordings(r.Context(), rec.ID)
+	if err != nil {
+		p.fail(w, r, v, err)
+		return
+	}
 	data := p.page(v, "Session")
+	if data["Recordings"] = tapes; rec.Status == session.Open && v.scope().ends(rec.Lineage) {
+		data["End"], data["MaxReason"] = p.cookies.formToken(v.browser, endForm(rec.ID)), maxReason
+	}
 	data["S"], data["Part"], data["Whole"], data["From"], data["To"] = s, part, part == all, part.from, part.to
 	if part.from.After(all.from) {
 		back := part.from.Add(-pageSpan)

@@ -22,8 +22,12 @@ import (
 // viewer is who looks at a page.
 type viewer struct {
 	browser
-	All bool // auditors and administrators see everybody's
+	All   bool // auditors and administrators see everybody's
+	Admin bool // administrators end everybody's
 }
+
+// scope is what the viewer may see and end.
+func (v viewer) scope() scope { return scope{all: v.All, principal: v.Subject, admin: v.Admin} }
 
 // errNobody: no browser of ours, or one that was signed out.
 var errNobody = api.Because(api.ErrLogin, "open the page again and sign in", "nobody is signed in")
@@ -46,7 +50,8 @@ func (p *pages) who(r *http.Request) (viewer, error) {
 		p.Log.Warn("roles are not known", "error", err) // they see their own, no more
 		return v, nil
 	}
-	v.All = b.Roles.Auditor(v.Groups) || b.Roles.Administrator(v.Groups)
+	v.Admin = b.Roles.Administrator(v.Groups)
+	v.All = v.Admin || b.Roles.Auditor(v.Groups)
 	return v, nil
 }
 

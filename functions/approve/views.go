@@ -19,7 +19,9 @@ import (
 type scope struct {
 	all       bool
 	principal string
-	actor     access.ActorID // "" for a principal: all logins of that person
+	actor     access.ActorID  // "" for a principal: all logins of that person
+	admin     bool            // an administrator in person
+	lineage   *access.Lineage // of a caller with a token; nil in a browser
 }
 
 func (s scope) sees(l access.Lineage) bool {

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/brokertest"
+	"github.com/sallyport/sallyport/internal/dir"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/token"
@@ -49,12 +50,14 @@ type world struct {
 	*brokertest.World
 	t     testing.TB
 	items store.Items // what the pages use
-	pages *httptest.Server
-	op    *httptest.Server
-	idp   *idp.Provider
-	log   *safeBuffer
-	alice *brokertest.Person
-	agent *brokertest.Agent
+	// evidence holds the chunks of recordings.
+	evidence *dir.Dir
+	pages    *httptest.Server
+	op       *httptest.Server
+	idp      *idp.Provider
+	log      *safeBuffer
+	alice    *brokertest.Person
+	agent    *brokertest.Agent
 
 	mu   sync.Mutex
 	lie  func(idp.TokenRequest) idp.TokenRequest // changes what the provider's token says
@@ -94,6 +97,9 @@ func newWorld(t testing.TB, wrap ...func(store.Items) store.Items) *world {
 	w.idp, err = idp.New(idp.Config{Issuer: w.op.URL, Dir: t.TempDir(), Clients: []idp.Client{{ID: console, RedirectURIs: []string{"http://127.0.0.1/callback"}}}, Users: users, Now: w.Now})
 	brokertest.Must(t, err)
 	w.items = w.Items
+	w.evidence, err = dir.Open(t.TempDir())
+	brokertest.Must(t, err)
+	t.Cleanup(func() { _ = w.evidence.Close() })
 	for _, f := range wrap {
 		w.items = f(w.items)
 	}
@@ -120,7 +126,7 @@ func (w *world) newHandler(items store.Items) http.Handler {
 func (w *world) config() approve.Config {
 	tr := &http.Transport{}
 	w.t.Cleanup(tr.CloseIdleConnections)
-	return approve.Config{Items: w.items, Bundles: w, Verifier: w.Verifier, Base: w.pages.URL, API: brokertest.Issuer, StateKey: w.StateKey, Now: w.Now,
+	return approve.Config{Items: w.items, Evidence: w.evidence, Bundles: w, Verifier: w.Verifier, Base: w.pages.URL, API: brokertest.Issuer, StateKey: w.StateKey, Now: w.Now,
 		OIDC: approve.OIDC{Issuer: w.op.URL, ClientID: console, HTTPClient: &http.Client{Transport: tr}}, Log: slog.New(slog.NewTextHandler(w.log, nil))}
 }
 

@@ -49,6 +49,8 @@ type SessionView struct {
 	Count    int               `json:"count"`
 	Partial  bool              `json:"partial,omitempty"` // there are more commands than one answer has room for
 	Commands []CommandView     `json:"commands,omitempty"`
+	// Recordings are what the commands left beside their outcomes, in order of the commands.
+	Recordings []RecordingView `json:"recordings,omitempty"`
 }
 
 // CommandView is one command with its decision and outcome. Text is the exact text where the viewer may see it.

@@ -36,6 +36,9 @@ type Cast struct {
 	last   float64
 }
 
+// Resume reads on after a part that is not read: what comes is events.
+func (c *Cast) Resume() { c.begun = true }
+
 // Begun says whether the header was there.
 func (c *Cast) Begun() bool { return c.begun }
 

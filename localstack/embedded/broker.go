@@ -172,7 +172,7 @@ func (b *broker) functions(base string, at ports, relays []string) error {
 	mount(h, err, api.PathChanges)
 	h, err = record.New(record.Config{Items: b.items, Blobs: b.evidence, CA: b.ca.Cert(), StateKey: b.state, Log: b.log})
 	mount(h, err, api.PathRecord, api.PathChunks)
-	h, err = approve.New(approve.Config{Items: b.items, Bundles: source, Verifier: b.verifier, Base: console, API: base, StateKey: b.state,
+	h, err = approve.New(approve.Config{Items: b.items, Evidence: b.evidence, Bundles: source, Verifier: b.verifier, Base: console, API: base, StateKey: b.state,
 		OIDC: approve.OIDC{Issuer: issuer, ClientID: ConsoleClient}, Log: b.log})
 	mount(h, err, api.PathApprovals, api.PathApprovals+"/", api.PathSessions, api.PathSessions+"/", api.PathActors)
 	b.api, b.pages = mux, h

@@ -27,7 +27,7 @@ func main() {
 
 func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
-	c := approve.Config{Items: s.Items(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), StateKey: s.StateKey(ctx), Log: log,
+	c := approve.Config{Items: s.Items(), Evidence: s.Evidence(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), StateKey: s.StateKey(ctx), Log: log,
 		OIDC: approve.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}}
 	return s.Serve(func(base string) (http.Handler, error) {
 		c.API, c.Base = base, strings.TrimSuffix(cmp.Or(getenv(stack.Console), base), "/")

@@ -63,7 +63,7 @@ func TestImportDirections(t *testing.T) {
 	nouns := []string{"internal/access"}
 	rules := []string{"internal/api", "internal/store", "internal/policy", "internal/approval", "internal/audit", "internal/mask", "internal/sqltext",
 		"internal/token", "internal/idtoken", "internal/session", "internal/bundles", "internal/broker", "internal/secret", "internal/sqlite", "internal/dir", "internal/keyfile", "internal/dynamo", "internal/s3", "internal/kms", "internal/secrets",
-		"internal/stack", "internal/lambda", "internal/agents", "internal/recording", "policies"}
+		"internal/stack", "internal/lambda", "internal/agents", "internal/ses", "internal/sigv4", "internal/telemetry", "internal/recording", "policies"}
 	for _, p := range list(t, "./...") {
 		from := room(p.ImportPath)
 		for _, imp := range p.Imports {
@@ -94,7 +94,7 @@ func checkForeign(t *testing.T, path, from, imp string) {
 	only := map[string]func() bool{
 		"github.com/aws/aws-lambda-go": func() bool { return strings.HasSuffix(path, "/lambda") },
 		"github.com/aws/aws-sdk-go-v2": func() bool {
-			return slices.Contains([]string{"internal/dynamo", "internal/s3", "internal/kms", "internal/secrets", "internal/stack", "localstack"}, from)
+			return slices.Contains([]string{"internal/dynamo", "internal/s3", "internal/kms", "internal/secrets", "internal/ses", "internal/sigv4", "internal/stack", "localstack"}, from)
 		},
 		"github.com/pganalyze/pg_query_go": func() bool { return strings.HasPrefix(path, module+"/agent/protocol/postgres") },
 		"github.com/jackc/pgx": func() bool {

@@ -22,6 +22,7 @@ import (
 func devCommand() *cobra.Command {
 	var c embedded.Config
 	var verbose bool
+	var n notifyFlags
 	cmd := &cobra.Command{
 		Use:   "dev --dir DIR",
 		Short: "Run the whole system on this machine, for development",
@@ -49,6 +50,9 @@ that was answered. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, t
 				}
 				c.AgentBinary = bin
 			}
+			if err := n.read(&c.Notify); err != nil {
+				return err
+			}
 			return runDev(cmd.Context(), c, cmd)
 		},
 	}
@@ -58,6 +62,7 @@ that was answered. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, t
 	cmd.Flags().StringVar(&c.PolicyDir, "policy", "", "policy directory (default: the pack guarded-postgres)")
 	cmd.Flags().StringVar(&c.AgentBinary, "agent-binary", "", "sallyport-agent (default: beside this program, then PATH)")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	n.flags(cmd, &c.Notify)
 	cmd.AddCommand(devIDTokenCommand())
 	return cmd
 }

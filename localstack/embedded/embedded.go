@@ -28,6 +28,7 @@ type Config struct {
 	AgentConfig string // the agent's targets; "" starts no agent
 	PolicyDir   string // "" uses the pack guarded-postgres
 	AgentBinary string
+	Notify      Notify // who is told of approvals
 	Log         *slog.Logger
 	// Outage receives true to stop the broker and false to start it again; nil never does.
 	Outage <-chan bool
@@ -177,6 +178,13 @@ func (r *runner) serve(ctx context.Context, parts *sync.WaitGroup, ls *listeners
 		}
 	})
 	parts.Go(func() { r.broker.sealing(ctx) })
+	told, err := r.c.Notify.notifier(r.broker.items, "http://"+r.at.Console, r.log.With("part", "notify"))
+	if err != nil {
+		return err
+	}
+	if told != nil {
+		parts.Go(func() { notifying(ctx, told, r.log) })
+	}
 	r.plain(ctx, parts, "pages", ls.console, r.broker.pages)
 	r.plain(ctx, parts, "identity provider", ls.issuer, provider)
 	return nil

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -162,10 +163,34 @@ func (w *walker) stmts(list []*syntax.Stmt) {
 	for _, s := range list {
 		before := w.cwd
 		w.stmt(s)
-		if w.cwd != before {
+		if w.cwd != before && !surely(s) {
 			w.cwd = ""
 		}
 	}
+}
+
+// surely says whether a statement is cd … || exit: what follows it runs where it leads, or not at all.
+func surely(s *syntax.Stmt) bool {
+	either, ok := s.Cmd.(*syntax.BinaryCmd)
+	return ok && !s.Background && !s.Negated && !s.Coprocess && !s.Disown && len(s.Redirs) == 0 && either.Op == syntax.OrStmt &&
+		starts(either.X, "cd") && exits(either.Y)
+}
+
+// exits says whether a statement is exit, with a number or nothing: with more, some shells complain and go on.
+func exits(s *syntax.Stmt) bool {
+	if !starts(s, "exit") {
+		return false
+	}
+	args := s.Cmd.(*syntax.CallExpr).Args
+	return len(args) == 1 || len(args) == 2 && exitStatus.MatchString(args[1].Lit())
+}
+
+var exitStatus = regexp.MustCompile(`^[0-9]{1,3}$`)
+
+// starts says whether a statement is one simple command of that name, spelt plainly.
+func starts(s *syntax.Stmt, name string) bool {
+	c, ok := s.Cmd.(*syntax.CallExpr)
+	return ok && !s.Background && !s.Negated && !s.Coprocess && !s.Disown && len(s.Redirs) == 0 && len(c.Assigns) == 0 && len(c.Args) > 0 && c.Args[0].Lit() == name
 }
 
 // apart reads commands that run in a shell of their own: they move nobody else.
@@ -275,6 +300,10 @@ func (w *walker) binary(c *syntax.BinaryCmd) {
 		w.stmt(c.Y)
 	case syntax.OrStmt:
 		w.stmt(c.X)
+		if starts(c.X, "cd") && exits(c.Y) {
+			w.stmt(c.Y)
+			return // see surely
+		}
 		if w.cwd != before {
 			w.cwd = ""
 		}

@@ -15,40 +15,112 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 )
 
-// exec decides and runs one command line.
-func (c *channel) exec(ctx context.Context, text string) {
+// exec decides and runs one command line, on a terminal where the client asked for one.
+func (c *channel) exec(parent context.Context, text string) {
 	cmd := analyse(text, c.l.shell())
 	cmd.Classes = c.l.classes(cmd.Touches)
-	permit, err := c.ask(ctx, cmd)
+	if c.pty != nil {
+		if !c.l.settings.gives(ModeTerminal) {
+			c.refuse(parent, refusedRequest("pty-req"))
+			return
+		}
+		cmd.Touches = append(cmd.Touches, onTerminal()...)
+		cmd.Classes = append(cmd.Classes, c.l.everything()...)
+	}
+	permit, err := c.ask(parent, cmd)
 	if err != nil {
 		c.deny(deniedBy(err))
 		return
 	}
+	c.alone(parent, permit, job{request: "exec", payload: ssh.Marshal(&struct{ Command string }{text}), title: short(cmd.Normalised)})
+}
+
+// alone runs the one thing that a channel is for, and tells the client how it ended.
+func (c *channel) alone(parent context.Context, permit *gate.Permit, j job) {
+	ctx, abort := context.WithCancelCause(parent)
+	defer abort(nil)
 	r := &run{permit: permit, started: time.Now()}
 	defer r.done()
+	if j.pty = c.pty; j.pty != nil {
+		if err := c.record(permit, j.title, abort); err != nil {
+			c.deny(unrecorded(err))
+			return
+		}
+		defer func() { r.taped(c.tape.close()) }()
+	}
+	if j.in = c.client; c.pty != nil {
+		j.in = c.typing(c.input().take())
+	}
+	j.out, j.errOut = c.output(permit)
+	e, d := c.perform(ctx, r, j)
+	if d != nil {
+		c.deny(d)
+		return
+	}
+	c.finish(ctx, r, e)
+}
+
+// job is something to run on the host.
+type job struct {
+	request     string // of the channel: exec or shell
+	payload     []byte
+	title       string
+	pty         *pty
+	in          io.Reader
+	out, errOut io.WriteCloser
+}
+
+var (
+	errNoChannel  = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Retryable: true, Hint: "the host opens no more sessions: close some, or raise MaxSessions"}
+	errNoTerminal = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Hint: "the host gives no terminal"}
+	errNotRun     = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Hint: "the host refused to run the command"}
+)
+
+// perform runs a permitted job on a channel of its own, to its end or that of ctx. What it denies never ran.
+func (c *channel) perform(ctx context.Context, r *run, j job) (ending, *access.Denied) {
 	target, reqs, err := c.l.host.conn.OpenChannel("session", nil)
 	if err != nil {
 		c.l.s.Log.Error("host opens no channel", "session", c.l.s.ID, "target", c.l.s.Target, "error", err)
-		c.deny(&access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Retryable: true, Hint: "the host opens no more sessions: close some, or raise MaxSessions"})
-		return
+		return ending{}, errNoChannel
 	}
-	defer target.Close() //nolint:errcheck // the host may have
+	end := make(chan ending, 1)
+	c.l.tail.Go(func() { end <- await(reqs) })
+	if d := c.prepare(r, j, target); d != nil {
+		_ = target.Close() // the host may have
+		return ending{}, d
+	}
+	return c.carry(ctx, r, j, target, end)
+}
+
+// prepare sets a channel of the host up for a job, and uses the permit.
+func (c *channel) prepare(r *run, j job, target ssh.Channel) *access.Denied {
 	for _, v := range c.env {
 		if _, err := target.SendRequest("env", false, ssh.Marshal(&v)); err != nil {
 			break // the exec tells
 		}
 	}
-	if err := permit.Use(); err != nil {
-		c.l.tail.Go(func() { ssh.DiscardRequests(reqs) })
-		c.deny(deniedBy(err))
-		return
+	if j.pty != nil {
+		c.mu.Lock()
+		request := j.pty.request()
+		c.mu.Unlock()
+		if ok, err := target.SendRequest("pty-req", true, request); err != nil || !ok {
+			return errNoTerminal
+		}
 	}
-	r.used = true
-	c.carry(ctx, r, target, reqs, ssh.Marshal(&struct{ Command string }{text}))
+	if err := r.permit.Use(); err != nil {
+		return deniedBy(err)
+	}
+	return nil
 }
 
-// ask is one question to the gate about one command, with its hold told on standard error.
+// ask is one question to the gate about one command, with its hold told on standard error. On a terminal Ctrl-C gives it up, which is a key there.
 func (c *channel) ask(ctx context.Context, cmd access.Command) (*gate.Permit, error) {
+	if c.pty != nil {
+		waiting, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		ctx = waiting
+		c.input().wait(func() { cancel(nil) })
+	}
 	permits, err := c.l.s.Gate.Check(ctx, []access.Command{cmd}, func(h access.HeldCommand) { c.say(heldText(h)) })
 	if err != nil {
 		for _, p := range permits {
@@ -66,7 +138,6 @@ func (c *channel) ask(ctx context.Context, cmd access.Command) (*gate.Permit, er
 type run struct {
 	permit  *gate.Permit
 	started time.Time
-	used    bool
 	bytes   atomic.Int64
 	result  access.Result
 }
@@ -77,76 +148,108 @@ func (r *run) done() {
 	r.permit.Done(r.result)
 }
 
-// carry starts the command on the host and joins the two channels until the host is done or ctx ends.
-func (c *channel) carry(ctx context.Context, r *run, target ssh.Channel, reqs <-chan *ssh.Request, payload []byte) {
-	end := make(chan ending, 1)
-	c.l.tail.Go(func() { end <- await(reqs) })
+// carry starts the job on the host and joins the two channels until the host is done or ctx ends.
+func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, end <-chan ending) (ending, *access.Denied) {
 	stop := context.AfterFunc(ctx, func() {
-		_, _ = target.SendRequest("signal", false, ssh.Marshal(&struct{ Name string }{"TERM"})) // a closed channel alone lets a program run on
+		signal(target, "TERM")
 		_ = target.Close()
 	})
-	defer stop()
-	ok, err := target.SendRequest("exec", true, payload)
+	ok, err := target.SendRequest(j.request, true, j.payload)
 	if err != nil || !ok {
 		_ = target.Close()
 		r.result.Status, r.result.Error = access.StatusError, "exec-refused"
 		if ctx.Err() != nil || err != nil {
 			r.result = access.Result{Status: access.StatusLost}
 		}
-		c.deny(&access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Hint: "the host refused to run the command"})
-		return
+		return ending{}, errNotRun
 	}
-	c.mu.Lock()
-	c.target = target
-	c.mu.Unlock()
+	stop()
+	c.runs(target)
+	defer c.runs(nil)
 	c.l.tail.Go(func() { // ends with the client's channel, at the latest when the connection closes
-		_, _ = copyPooled(target, c.client)
+		_, _ = copyPooled(target, j.in)
 		_ = target.CloseWrite()
 	})
-	out, errOut := c.output(r.permit)
 	copied := make(chan struct{})
 	c.l.tail.Go(func() { // a host whose program goes on keeps its channel: a client that is to be told is not kept waiting
 		var wg sync.WaitGroup
-		wg.Go(func() { r.drain(out, target) })
-		wg.Go(func() { r.drain(errOut, target.Stderr()) })
+		wg.Go(func() { r.drain(j.out, target) })
+		wg.Go(func() { r.drain(j.errOut, target.Stderr()) })
 		wg.Wait()
 		close(copied)
 	})
 	var e ending
 	select {
 	case <-copied:
+		r.result.Masked = maskedIn(j.out, j.errOut)
 		select {
 		case e = <-end:
+			_ = target.Close() // the host has
+			return e, nil
 		case <-ctx.Done():
 		}
 	case <-ctx.Done():
 	}
-	c.mu.Lock()
-	c.target = nil
-	c.mu.Unlock()
-	c.finish(ctx, r, e)
+	c.l.kills.Go(func() { kill(ctx, target, copied) })
+	return e, nil
 }
 
-// finish tells the client how the command ended: after all of its output, and before the channel closes.
-func (c *channel) finish(ctx context.Context, r *run, e ending) {
+// killWait is what a program has to end when it is told to: a session that is revoked has ended within a second.
+const killWait = 500 * time.Millisecond
+
+// kill ends a program of the host: it is told to, then made to, and loses its channel, which takes its terminal away. A closed channel alone lets a
+// program without a terminal run on until it next reads or writes. One whose client left is told to, and not more: as with any
+// connection that breaks, what it does then is its own matter.
+func kill(ctx context.Context, target ssh.Channel, gone <-chan struct{}) {
+	signal(target, "TERM")
+	if !errors.Is(context.Cause(ctx), errGone) {
+		wait := time.NewTimer(killWait)
+		defer wait.Stop()
+		select {
+		case <-gone:
+		case <-wait.C:
+			signal(target, "KILL")
+		}
+	}
+	_ = target.Close()
+}
+
+func signal(target ssh.Channel, name string) {
+	_, _ = target.SendRequest("signal", false, ssh.Marshal(&struct{ Name string }{name})) // a host that is gone runs nothing of ours
+}
+
+// conclude is how a job ended, for the record.
+func (r *run) conclude(ctx context.Context, e ending) {
 	switch {
 	case errors.Is(context.Cause(ctx), errGone):
 		r.result.Status = access.StatusCancelled
 	case ctx.Err() != nil:
 		r.result.Status = access.StatusLost
-		c.deny(farewell(ctx))
 	case e.signal != nil:
 		r.result.Status, r.result.Error = access.StatusError, "signal "+short(e.signalName)
-		_, _ = c.client.SendRequest("exit-signal", false, e.signal) // the client may be gone
-		_ = c.client.CloseWrite()
 	case e.known:
 		r.result.Status, r.result.Tag = access.StatusOK, "exit 0"
 		if e.status != 0 {
 			r.result.Status, r.result.Tag, r.result.Error = access.StatusError, "", "exit "+strconv.FormatUint(uint64(e.status), 10)
 		}
-		c.exit(e.status)
 	default:
 		r.result.Status = access.StatusUnknown
+	}
+}
+
+// finish tells the client how the command ended: after all of its output, and before the channel closes.
+func (c *channel) finish(ctx context.Context, r *run, e ending) {
+	r.conclude(ctx, e)
+	switch {
+	case errors.Is(context.Cause(ctx), errGone):
+	case ctx.Err() != nil:
+		c.deny(farewell(ctx))
+	case e.signal != nil:
+		_, _ = c.client.SendRequest("exit-signal", false, e.signal) // the client may be gone
+		_ = c.client.CloseWrite()
+	case e.known:
+		c.exit(e.status)
+	default:
 		_ = c.client.CloseWrite() // the host said nothing of the end, and neither do we
 	}
 }
@@ -158,6 +261,23 @@ type ending struct {
 	signal     []byte // the payload of exit-signal, without the host's own text
 	signalName string
 }
+
+// code is what a shell would say of it.
+func (e ending) code() uint32 {
+	switch {
+	case e.signal != nil:
+		return 128 + signalNumbers[e.signalName]
+	case e.known:
+		return e.status
+	}
+	return exitUnknown
+}
+
+// exitUnknown is OpenSSH's word for a command whose end is not known.
+const exitUnknown = 255
+
+// signalNumbers are those of RFC 4254 section 6.10 that all systems number alike.
+var signalNumbers = map[string]uint32{"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "SEGV": 11, "PIPE": 13, "ALRM": 14, "TERM": 15}
 
 // await takes the host's requests until it closes the channel.
 func await(reqs <-chan *ssh.Request) (e ending) {
@@ -213,8 +333,3 @@ func (c *counted) Write(b []byte) (int, error) {
 	c.n.Add(int64(n))
 	return n, err
 }
-
-// plainOut is an output without a mask.
-type plainOut struct{ io.Writer }
-
-func (plainOut) Close() error { return nil }

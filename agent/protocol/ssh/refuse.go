@@ -23,6 +23,15 @@ func words(d *access.Denied) string {
 	return printable(sentence(d)) + "\n" + hintLine(d)
 }
 
+// oneLine is the same where there is no room for more.
+func oneLine(d *access.Denied) string {
+	s := printable(sentence(d))
+	if d.Hint != "" {
+		s += ": " + printable(d.Hint)
+	}
+	return s
+}
+
 func hintLine(d *access.Denied) string {
 	if d.Hint == "" {
 		return ""

@@ -98,10 +98,10 @@ func refusedGlobal(kind string, payload []byte) access.Command {
 
 // requestRules are what a session channel may be asked for and does not get (RFC 4254 section 6).
 var requestRules = map[string]struct{ verb, rule, hint string }{
-	"pty-req":                    {"PTY", "ssh.pty", "there are no terminals here: send one command at a time, without -t"},
+	"pty-req":                    {"PTY", "ssh.pty", "this target gives no terminal for that: send one command at a time, without -t"},
 	"x11-req":                    {"X11", "ssh.x11", "X11 is not forwarded"},
 	"auth-agent-req@openssh.com": {"AGENT", "ssh.agent", "agents are not forwarded: connect without -A"},
-	"shell":                      {"SHELL", "ssh.shell", "what is typed into a shell cannot be decided command by command: send each command by itself, ssh TARGET COMMAND"},
+	"shell":                      {"SHELL", "ssh.shell", "this target gives no shell of that kind: send each command by itself, ssh TARGET COMMAND"},
 }
 
 func refusedRequest(kind string) access.Command {

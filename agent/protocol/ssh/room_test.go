@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/prototest"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/secret"
@@ -112,6 +113,7 @@ type house struct {
 	t      testing.TB
 	srv    *sshserver.Server
 	room   *Room
+	tapes  *prototest.Recorder
 	broker *broker
 	log    *syncBuffer
 	addr   string
@@ -158,7 +160,7 @@ func pin(t testing.TB, public string) []byte {
 // open serves connections on a loopback port, each as a session of its own.
 func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Session)) *house {
 	t.Helper()
-	h := &house{t: t, srv: srv, broker: &broker{verdicts: map[access.ApprovalID]chan api.Verdict{}}, log: &syncBuffer{}, served: make(chan error, 100)}
+	h := &house{t: t, srv: srv, tapes: &prototest.Recorder{}, broker: &broker{verdicts: map[access.ApprovalID]chan api.Verdict{}}, log: &syncBuffer{}, served: make(chan error, 100)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +186,7 @@ func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Sessio
 				t.Error(err)
 				return
 			}
-			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
+			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Recorder: h.tapes, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
 				Login: protocol.Login{User: srv.User, Password: secret.New(srv.Key), Peer: protocol.Peer{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
 			for _, c := range change {
 				c(s)

@@ -59,18 +59,25 @@ var (
 
 // link is one client's connection joined to one of the host.
 type link struct {
-	room   *Room
-	s      *protocol.Session
-	host   *host
-	failed error // of the login to the host
+	room     *Room
+	s        *protocol.Session
+	settings *Settings
+	host     *host
+	client   ssh.Conn
+	failed   error // of the login to the host
 
 	slots    chan struct{} // one for each open channel
 	receipts chan access.Command
-	home     func() string // where the agent's user starts on the host; empty where it does not tell
+	wants    chan *ssh.Request // to listen
+	home     func() string     // where the agent's user starts on the host; empty where it does not tell
+
+	binding sync.Mutex // while the host is asked to listen
 
 	mu     sync.Mutex
+	binds  []bind         // what the host listens on for the client
 	noMore bool           // the client said that it opens no more sessions
 	wg     sync.WaitGroup // channels that have something to say
+	kills  sync.WaitGroup // programs of the host that are being ended: before its connection
 	tail   sync.WaitGroup // what ends with the connections
 }
 
@@ -84,7 +91,8 @@ var (
 func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Session) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	l := &link{room: r, s: s, slots: make(chan struct{}, maxChannels), receipts: make(chan access.Command, maxReceipts)}
+	l := &link{room: r, s: s, settings: r.settings(s.Target), slots: make(chan struct{}, maxChannels), receipts: make(chan access.Command, maxReceipts),
+		wants: make(chan *ssh.Request, maxReceipts)}
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}
@@ -127,6 +135,7 @@ func (l *link) close(client net.Conn, conn *ssh.ServerConn, channels <-chan ssh.
 		_ = conn.Wait()
 	}
 	_ = client.Close()
+	l.kills.Wait()
 	if l.host != nil {
 		_ = l.host.conn.Close()
 		_ = l.host.conn.Wait()
@@ -140,7 +149,9 @@ func (l *link) serve(ctx context.Context, cancel context.CancelCauseFunc, client
 		_ = l.host.conn.Wait()
 		cancel(errTarget)
 	})
-	far.Go(func() { l.refuseHost() })
+	l.client = conn
+	far.Go(func() { l.takeHost(ctx) })
+	l.wg.Go(func() { l.listener(ctx) })
 	l.home = sync.OnceValue(l.askHome)
 	l.tail.Go(func() { l.home() }) // so that the first command need not wait
 	recording, stopRecording := context.WithCancel(ctx)
@@ -191,8 +202,8 @@ func (l *link) loop(ctx context.Context, cancel context.CancelCauseFunc, channel
 	}
 }
 
-// refuseHost answers no to everything that the host wants: it may open nothing on the client.
-func (l *link) refuseHost() {
+// takeHost takes what the host wants: connections to what it was asked to listen on, and nothing else.
+func (l *link) takeHost(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for req := range l.host.requests {
@@ -200,30 +211,48 @@ func (l *link) refuseHost() {
 		}
 	})
 	for nc := range l.host.channels {
-		l.s.Log.Warn("the host asked for a channel", "session", l.s.ID, "target", l.s.Target, "type", short(nc.ChannelType()))
-		_ = nc.Reject(ssh.Prohibited, "refused") // as above
+		select {
+		case l.slots <- struct{}{}:
+		default:
+			_ = nc.Reject(ssh.ResourceShortage, "refused") // as above
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-l.slots }()
+			if err := l.incoming(ctx, nc); err != nil {
+				l.s.Log.Warn("the host asked for a channel", "session", l.s.ID, "target", l.s.Target, "type", short(nc.ChannelType()), "error", err)
+			}
+		})
 	}
 	wg.Wait()
 }
 
 // open decides what becomes of a channel that the client wants.
 func (l *link) open(ctx context.Context, nc ssh.NewChannel) error {
-	if nc.ChannelType() != "session" {
-		cmd := refusedChannel(nc.ChannelType(), nc.ExtraData())
-		cmd.State.Role = l.s.Login.User
-		_ = nc.Reject(ssh.Prohibited, printable(words(&access.Denied{Rule: cmd.Refused.Rule, Hint: cmd.Refused.Hint})))
+	kind := nc.ChannelType()
+	forwards := l.settings.Forward && (kind == "direct-tcpip" || kind == "direct-streamlocal@openssh.com")
+	if kind != "session" && !forwards {
+		cmd := refusedChannel(kind, nc.ExtraData())
+		_ = nc.Reject(ssh.Prohibited, oneLine(&access.Denied{Rule: cmd.Refused.Rule, Hint: cmd.Refused.Hint}))
 		return l.receipt(cmd)
 	}
 	l.mu.Lock()
 	closed := l.noMore
 	l.mu.Unlock()
-	if closed {
+	if closed && !forwards {
 		return l.receiptAnd(nc, refused("SESSION", "session", "ssh.no-more-sessions", "the client itself said that it opens no more sessions"))
 	}
 	select {
 	case l.slots <- struct{}{}:
 	default:
 		_ = nc.Reject(ssh.ResourceShortage, fmt.Sprintf("sallyport: %d channels are open already: close some", maxChannels))
+		return nil
+	}
+	if forwards {
+		l.wg.Go(func() {
+			defer func() { <-l.slots }()
+			l.forward(ctx, nc)
+		})
 		return nil
 	}
 	ch, reqs, err := nc.Accept()
@@ -245,19 +274,31 @@ func (l *link) receiptAnd(nc ssh.NewChannel, cmd access.Command) error {
 
 // global answers a request about the connection. None is passed on.
 func (l *link) global(req *ssh.Request) error {
-	switch req.Type {
-	case "keepalive@openssh.com":
-		_ = req.Reply(false, nil) // that there is an answer is the answer: OpenSSH's own server says no, too
-		return nil
-	case "no-more-sessions@openssh.com":
+	switch {
+	case req.Type == "no-more-sessions@openssh.com":
 		l.mu.Lock()
 		l.noMore = true
 		l.mu.Unlock()
 		_ = req.Reply(false, nil)
 		return nil
+	case l.settings.Listen:
+		return l.want(req)
+	case req.Type == "keepalive@openssh.com":
+		_ = req.Reply(false, nil) // that there is an answer is the answer: OpenSSH's own server says no, too
+		return nil
 	}
 	_ = req.Reply(false, nil)
 	return l.receipt(refusedGlobal(req.Type, req.Payload))
+}
+
+// want has a request answered after those that came before it.
+func (l *link) want(req *ssh.Request) error {
+	select {
+	case l.wants <- req:
+		return nil
+	default:
+		return errFlood
+	}
 }
 
 // receipt has a refusal recorded, off the connection's path: nothing runs, so nobody waits for the entry.

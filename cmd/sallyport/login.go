@@ -44,16 +44,8 @@ token of a few minutes, which later commands renew. With --id-token-file, an ID 
 			if err != nil {
 				return err
 			}
-			if url == "" {
-				url = a.getenv("SALLYPORT_URL")
-			}
-			if url == "" {
-				if old, err := d.Load(); err == nil {
-					url = old.URL
-				}
-			}
-			if url == "" {
-				return usage(cmd, "which broker? Set SALLYPORT_URL or --url")
+			if url, err = a.brokerURL(cmd, url, d); err != nil {
+				return err
 			}
 			l, err := a.login(cmd.Context(), url, file, noBrowser)
 			if err != nil {
@@ -69,7 +61,7 @@ token of a few minutes, which later commands renew. With --id-token-file, an ID 
 			return err
 		},
 	}
-	c.Flags().StringVar(&url, "url", "", "the broker (default SALLYPORT_URL, then where you were logged in last)")
+	c.Flags().StringVar(&url, "url", "", "the broker (default SALLYPORT_URL, then what `sallyport init` found, then where you were logged in last)")
 	c.Flags().StringVar(&file, "id-token-file", "", "file with an ID token instead of the browser; - reads standard input")
 	c.Flags().BoolVar(&noBrowser, "no-browser", false, "print the URL, start no browser")
 	addOutput(c, &output)

@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -25,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/dir"
 	"github.com/sallyport/sallyport/internal/policy"
 	deployment "github.com/sallyport/sallyport/internal/stack"
+	"github.com/sallyport/sallyport/internal/stack/inspect"
 	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/policies"
 )
@@ -36,7 +34,7 @@ func stackCommand() *cobra.Command {
 
   eval "$(aws configure export-credentials --format env)"
 
---stack NAME asks the AWS command line for the stack's outputs; --outputs FILE reads them instead, as describe-stacks prints them.`}
+--stack NAME asks CloudFormation for the stack's outputs; --outputs FILE reads them instead, as describe-stacks prints them.`}
 	c.AddCommand(stackInitCommand(), stackPublishCommand(), stackRelayCommand(), stackEvidenceCommand())
 	return c
 }
@@ -52,56 +50,46 @@ func (w *which) flags(c *cobra.Command) {
 // maxOutputs bounds what is read of a stack's description; CloudFormation's own limit of outputs is far below.
 const maxOutputs = 1 << 20
 
-// outputs reads the stack's outputs.
-func (w *which) outputs(cmd *cobra.Command) (map[string]string, error) {
-	var raw []byte
-	var err error
-	switch {
-	case (w.name == "") == (w.file == ""):
-		return nil, usage(cmd, "give either --stack or --outputs")
-	case w.file == "-":
-		raw, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxOutputs))
-	case w.file != "":
-		raw, err = os.ReadFile(w.file)
-	default:
-		raw, err = describe(cmd.Context(), w.name)
+// deployment reads what CloudFormation says of the stack.
+func (w *which) deployment(cmd *cobra.Command) (inspect.Deployment, error) {
+	if (w.name == "") == (w.file == "") {
+		return inspect.Deployment{}, usage(cmd, "give either --stack or --outputs")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("outputs of the stack: %w", err)
+	if w.file == "" {
+		return inspect.Describe(cmd.Context(), os.Getenv, w.name)
 	}
-	var d struct {
-		Stacks []struct {
-			Outputs []struct{ OutputKey, OutputValue string }
+	in := cmd.InOrStdin()
+	if w.file != "-" {
+		f, err := os.Open(w.file)
+		if err != nil {
+			return inspect.Deployment{}, usage(cmd, "outputs of the stack: %v", err)
 		}
+		defer func() { _ = f.Close() }() // read only
+		in = f
 	}
-	if err := json.Unmarshal(raw, &d); err != nil || len(d.Stacks) != 1 || len(d.Stacks[0].Outputs) == 0 {
-		return nil, api.Because(api.ErrBadRequest, "want what `aws cloudformation describe-stacks --stack-name NAME` prints", "no outputs of one stack: %v", err)
+	raw, err := io.ReadAll(io.LimitReader(in, maxOutputs))
+	if err != nil {
+		return inspect.Deployment{}, fmt.Errorf("outputs of the stack: %w", err)
 	}
-	out := map[string]string{}
-	for _, o := range d.Stacks[0].Outputs {
-		out[o.OutputKey] = o.OutputValue
-	}
-	return out, nil
+	return inspect.Parse(raw)
 }
 
-func describe(ctx context.Context, name string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "aws", "cloudformation", "describe-stacks", "--stack-name", name, "--output", "json") // #nosec: a name, no shell
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	b, err := cmd.Output()
+// usable is a stack that this program can work with.
+func (w *which) usable(cmd *cobra.Command) (inspect.Deployment, error) {
+	d, err := w.deployment(cmd)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
+		return d, err
 	}
-	return b, nil
+	return d, d.Usable()
 }
 
 func (w *which) open(cmd *cobra.Command) (*deployment.Stack, map[string]string, error) {
-	out, err := w.outputs(cmd)
+	d, err := w.usable(cmd)
 	if err != nil {
 		return nil, nil, err
 	}
-	s := deployment.Open(deployment.FromOutputs(out, os.Getenv))
-	return s, out, s.Err()
+	s := deployment.Open(deployment.FromOutputs(d.Outputs, os.Getenv))
+	return s, d.Outputs, s.Err()
 }
 
 func stackInitCommand() *cobra.Command {

@@ -23,6 +23,7 @@ func TestStackRefusals(t *testing.T) {
 	}
 	none := file(`{"Stacks":[{"Outputs":[]}]}`)
 	partial := file(`{"Stacks":[{"Outputs":[{"OutputKey":"GrantsTable","OutputValue":"grants"}]}]}`)
+	lacking := file(`{"Stacks":[{"StackName":"s","Outputs":[{"OutputKey":"GrantsTable","OutputValue":"grants"},{"OutputKey":"Release","OutputValue":"1"}]}]}`)
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -33,11 +34,11 @@ func TestStackRefusals(t *testing.T) {
 		{[]string{"init", "--outputs", none, "--pack", "nosuch"}, "nosuch"},
 		{[]string{"init", "--outputs", none, "--pack", "guarded-postgres"}, "no outputs of one stack"},
 		{[]string{"init", "--outputs", file("<html>"), "--pack", "guarded-postgres"}, "no outputs of one stack"},
-		{[]string{"init", "--outputs", partial, "--pack", "guarded-postgres"}, "SALLYPORT_KEY_CA is not set"},
+		{[]string{"init", "--outputs", partial, "--pack", "guarded-postgres"}, "is older than this program: it is of release 0"},
 		{[]string{"publish", "nosuch", "--outputs", partial}, "no such file or directory"},
 		{[]string{"relay-certificate", "x", "--outputs", partial}, "--dns or --ip is missing"},
 		{[]string{"relay-certificate", "x", "--outputs", partial, "--ip", "localhost"}, `--ip "localhost" is not an address`},
-		{[]string{"evidence", filepath.Join(t.TempDir(), "x"), "--outputs", partial}, "SALLYPORT_KEY_CHECKPOINT is not set"},
+		{[]string{"evidence", filepath.Join(t.TempDir(), "x"), "--outputs", lacking}, "lacks outputs: Broker, Console"},
 	} {
 		c := stackCommand()
 		var out bytes.Buffer

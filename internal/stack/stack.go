@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -109,17 +108,9 @@ func (s *Stack) fail(err error) {
 // at is the configuration for one service.
 func (s *Stack) at(service string) aws.Config {
 	c := s.config
-	for _, name := range []string{"AWS_ENDPOINT_URL_" + service, "AWS_ENDPOINT_URL"} {
-		v := s.getenv(name)
-		if v == "" {
-			continue
-		}
-		if u, err := url.Parse(v); err != nil || u.Host == "" {
-			s.fail(fmt.Errorf("%s=%q is not a URL", name, v))
-		}
-		c.BaseEndpoint = &v
-		break
-	}
+	at, err := endpoint(s.getenv, service)
+	s.fail(err)
+	c.BaseEndpoint = at
 	return c
 }
 

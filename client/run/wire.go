@@ -162,6 +162,9 @@ var callable = []struct{ method, path string }{
 
 func (c call) check() error {
 	path, _, _ := strings.Cut(c.Path, "?")
+	if rest, ok := strings.CutPrefix(path, api.PathSessions); ok && ofSession(c.Method, rest) {
+		return nil
+	}
 	for _, known := range callable {
 		if c.Method != known.method {
 			continue
@@ -173,6 +176,17 @@ func (c call) check() error {
 	}
 	return api.Because(api.ErrDenied, "inside a run you can ask whoami, can, revoke, approvals, sessions and actors",
 		"%s %s is not for programs of a run", c.Method, path)
+}
+
+// ofSession says whether something below one session is for programs of a run: a recording, or to end it.
+func ofSession(method, rest string) bool {
+	switch parts := strings.Split(rest, "/"); {
+	case len(parts) == 3 && method == http.MethodPost:
+		return parts[0] == "" && isID("/"+parts[1]) && parts[2] == "end"
+	case len(parts) == 4 && method == http.MethodGet:
+		return parts[0] == "" && isID("/"+parts[1]) && parts[2] == "recordings" && isID("/"+parts[3])
+	}
+	return false
 }
 
 // isID says whether s is "/" and one plain segment: an id of the broker.

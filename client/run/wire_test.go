@@ -43,6 +43,12 @@ func TestRequestCheck(t *testing.T) {
 		"walks up in one segment":  {`{"v":1,"op":"call","call":{"method":"GET","path":"/whoami/.."}}`, false},
 		"escapes":                  {`{"v":1,"op":"call","call":{"method":"GET","path":"/whoami/%2e%2e"}}`, false},
 		"another host":             {`{"v":1,"op":"call","call":{"method":"GET","path":"/whoami@evil.example"}}`, false},
+		"a recording":              {`{"v":1,"op":"call","call":{"method":"GET","path":"/api/sessions/S1/recordings/C1?from=3"}}`, true},
+		"the end of a session":     {`{"v":1,"op":"call","call":{"method":"POST","path":"/api/sessions/S1/end","body":{"reason":"x"}}}`, true},
+		"the end of all sessions":  {`{"v":1,"op":"call","call":{"method":"POST","path":"/api/sessions/end"}}`, false},
+		"below an end":             {`{"v":1,"op":"call","call":{"method":"POST","path":"/api/sessions/S1/end/x"}}`, false},
+		"a recording that walks":   {`{"v":1,"op":"call","call":{"method":"GET","path":"/api/sessions/S1/recordings/.."}}`, false},
+		"a session that walks":     {`{"v":1,"op":"call","call":{"method":"GET","path":"/api/sessions/../recordings/C1"}}`, false},
 		"another method":           {`{"v":1,"op":"call","call":{"method":"POST","path":"/api/approvals"}}`, false},
 	} {
 		t.Run(name, func(t *testing.T) {

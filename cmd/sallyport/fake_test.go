@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -58,18 +59,20 @@ func newFakeBroker(t testing.TB) *fakeBroker {
 	})
 	mux.HandleFunc("POST "+api.PathToken, b.token)
 	for path, h := range map[string]func(*http.Request, fakeNode) (any, error){
-		"POST " + api.PathRenew:              b.renew,
-		"POST " + api.PathTicket:             b.ticket,
-		"GET " + api.PathWhoami:              func(_ *http.Request, n fakeNode) (any, error) { return whoamiOf(n), nil },
-		"POST " + api.PathCan:                b.can,
-		"POST " + api.PathRevoke:             b.revoke,
-		"POST " + api.PathJoin:               b.join,
-		"POST " + api.PathRevokeAgent:        b.revokeAgent,
-		"GET " + api.PathActors:              b.actors,
-		"GET " + api.PathApprovals:           func(r *http.Request, _ fakeNode) (any, error) { return fakeApprovals(r.FormValue("status")), nil },
-		"GET " + api.PathApprovals + "/{id}": b.approval,
-		"GET " + api.PathSessions:            func(*http.Request, fakeNode) (any, error) { return []api.SessionView{fakeSession(false)}, nil },
-		"GET " + api.PathSessions + "/{id}":  b.session,
+		"POST " + api.PathRenew:                                  b.renew,
+		"POST " + api.PathTicket:                                 b.ticket,
+		"GET " + api.PathWhoami:                                  func(_ *http.Request, n fakeNode) (any, error) { return whoamiOf(n), nil },
+		"POST " + api.PathCan:                                    b.can,
+		"POST " + api.PathRevoke:                                 b.revoke,
+		"POST " + api.PathJoin:                                   b.join,
+		"POST " + api.PathRevokeAgent:                            b.revokeAgent,
+		"GET " + api.PathActors:                                  b.actors,
+		"GET " + api.PathApprovals:                               func(r *http.Request, _ fakeNode) (any, error) { return fakeApprovals(r.FormValue("status")), nil },
+		"GET " + api.PathApprovals + "/{id}":                     b.approval,
+		"GET " + api.PathSessions:                                func(*http.Request, fakeNode) (any, error) { return []api.SessionView{fakeSession(false)}, nil },
+		"GET " + api.PathSessions + "/{id}":                      b.session,
+		"GET " + api.PathSessions + "/{id}/recordings/{command}": b.recording,
+		"POST " + api.PathSessions + "/{id}/end":                 b.end,
 	} {
 		mux.HandleFunc(path, b.authenticated(h))
 	}
@@ -303,6 +306,9 @@ func fakeLineage() access.Lineage {
 }
 
 func (b *fakeBroker) session(r *http.Request, _ fakeNode) (any, error) {
+	if r.PathValue("id") == "SES3" {
+		return fakeRecorded(), nil
+	}
 	if r.PathValue("id") != "SES1" {
 		return nil, api.Because(api.ErrNotFound, "`sallyport sessions ls` lists them", "there is no session %q", r.PathValue("id"))
 	}
@@ -339,6 +345,64 @@ func fakeSession(full bool) api.SessionView {
 		},
 	}
 	return s
+}
+
+// fakeRecorded is a session with two terminals, one of which is over, and a file.
+func fakeRecorded() api.SessionView {
+	s := fakeSession(false)
+	s.ID, s.Status, s.Closed = "SES3", "open", time.Time{}
+	s.Recordings = []api.RecordingView{
+		{Command: "TAPE1", Seq: 1, Kind: api.RecordingCast, Name: "a shell\x1b]0;x\a", Chunks: 4, Bytes: 300, Started: fakeTime, Updated: fakeTime, Ended: api.ReasonComplete},
+		{Command: "FILE1", Seq: 2, Kind: api.RecordingFile, Name: "/etc/motd", Chunks: 1, Bytes: 4, Started: fakeTime, Updated: fakeTime, Ended: api.ReasonInterrupted},
+		{Command: "TAPE2", Seq: 3, Kind: api.RecordingCast, Chunks: 4, Bytes: 300, Started: fakeTime, Updated: fakeTime},
+	}
+	return s
+}
+
+// fakeChunks are a terminal's, cut within a line; what is in them would do more than draw.
+var fakeChunks = []string{
+	`{"version": 2, "width": 80, "height": 24, "timestamp": 1925000000}` + "\n" + `[0.1, "o", "$ whoami\r\nalice\r\n"]` + "\n" + `[0.2, "i", "typed"]`,
+	"\n" + `[3600.5, "o", "\u001b]52;c;QkFE\u0007\u001b[31mred\u001b[0m\u001b[6n\r\n"]` + "\n" + `[3600.6, "r", "100x`,
+	`40"]` + "\n" + `[3600.7, "o", "bye\r\n"]` + "\n",
+	"",
+}
+
+// recording answers with a chunk at a time; TAPE2 ends with the third.
+func (b *fakeBroker) recording(r *http.Request, _ fakeNode) (any, error) {
+	from, err := strconv.Atoi(r.FormValue("from"))
+	command := r.PathValue("command")
+	if err != nil || r.PathValue("id") != "SES3" || from > len(fakeChunks) {
+		return nil, api.Because(api.ErrNotFound, "", "there is no such recording")
+	}
+	if command == "FILE1" {
+		return api.ChunksView{From: from, Next: 1, Data: []byte{0, 1, 0xff, '\n'}, Ended: api.ReasonInterrupted}, nil
+	}
+	v := api.ChunksView{From: from, Next: min(from+1, len(fakeChunks))}
+	if from < len(fakeChunks) {
+		v.Data = []byte(fakeChunks[from])
+	}
+	switch {
+	case command == "TAPE1" && v.Next == len(fakeChunks):
+		v.Ended = api.ReasonComplete
+	case command == "TAPE2" && v.Next == 3 && slices.Contains(b.calls, "tape2 again"):
+		v.Ended = api.ReasonSession
+	case command == "TAPE2" && from == 2:
+		b.calls = append(b.calls, "tape2 again") // the first time there is nothing yet
+		return api.ChunksView{From: 2, Next: 2}, nil
+	}
+	return v, nil
+}
+
+func (b *fakeBroker) end(r *http.Request, _ fakeNode) (any, error) {
+	var in api.EndRequest
+	if err := api.Read(r, &in); err != nil {
+		return nil, err
+	}
+	if r.PathValue("id") != "SES3" {
+		return nil, api.Because(api.ErrDenied, "ask its principal or an administrator", "alice may not end that session")
+	}
+	b.calls = append(b.calls, "end "+in.Reason)
+	return struct{}{}, nil
 }
 
 // called says whether a call came in.

@@ -189,6 +189,7 @@ func printSession(w io.Writer, s api.SessionView) error {
 		b.WriteString("\n")
 		commandWords(&b, c)
 	}
+	recordingWords(&b, s.Recordings)
 	if s.Partial {
 		b.WriteString("\nthere are more commands than one answer has room for: the evidence log has them all\n")
 	}

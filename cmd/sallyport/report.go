@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"strings"
@@ -99,6 +100,9 @@ func exitCode(err error) int {
 func unreachable(err error) bool {
 	var ne net.Error
 	var ue *url.Error
+	if errors.As(err, new(*fs.PathError)) {
+		return false // a file's error can time out as well
+	}
 	return errors.As(err, &ue) || errors.As(err, &ne) || errors.Is(err, context.DeadlineExceeded)
 }
 

@@ -98,11 +98,11 @@ func (l list[T]) MarshalJSON() ([]byte, error) {
 }
 
 func (a *app) sessionsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "sessions", Short: "Show who ran what: every command, its decision and its outcome"}
+	c := &cobra.Command{Use: "sessions", Short: "Show who ran what, play what was recorded, and end what runs"}
 	var limit int
 	var lsOut, showOut string
 	ls := &cobra.Command{
-		Use: "ls", Short: "List sessions, newest first", Args: cobra.NoArgs,
+		Use: "ls", Aliases: []string{"list"}, Short: "List sessions, newest first", Args: cobra.NoArgs,
 		Example: "  sallyport sessions ls\n  sallyport sessions ls --limit 10 -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 1 || limit > 1000 {
@@ -126,7 +126,7 @@ func (a *app) sessionsCommand() *cobra.Command {
 		},
 	}
 	addOutput(one, &showOut)
-	c.AddCommand(ls, one)
+	c.AddCommand(ls, one, a.replayCommand(), a.exportCommand(), a.watchCommand(), a.endCommand())
 	return c
 }
 

@@ -47,7 +47,7 @@ func (s *Stack) Publish(ctx context.Context, b *policy.Bundle) error {
 }
 
 // evidence names what there is in the log's bucket.
-var evidence = []string{"entries/", "tile/"}
+var evidence = []string{"entries/", "tile/", "recordings/"}
 
 // checkpoint is the log's head.
 const checkpoint = "checkpoint"

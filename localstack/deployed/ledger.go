@@ -95,7 +95,7 @@ func (l *ledger) enter(r *http.Request, body []byte) {
 		name, rest, _ := strings.Cut(c.Resource, "/")
 		if known, ok := l.resources[name]; ok {
 			c.Resource = known
-			if top, _, below := strings.Cut(rest, "/"); known == "BlobsBucket.Arn" && below {
+			if top, _, below := strings.Cut(rest, "/"); below && (known == "BlobsBucket.Arn" || top == "recordings") {
 				c.Resource += "/" + top + "/*"
 			} else if rest != "" {
 				c.Resource += "/*"

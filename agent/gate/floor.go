@@ -84,6 +84,7 @@ func (p *Permit) oblige(obligations []access.Obligation, known []access.Class) (
 				p.rows = o.Limit
 			}
 		case access.ObligeRecord:
+			p.records = true
 		default:
 			return "obligation-unknown"
 		}

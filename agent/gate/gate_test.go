@@ -259,7 +259,7 @@ func TestAllowed(t *testing.T) {
 			t.Fatal(ps, err)
 		}
 		p := ps[0]
-		if p.Command() != r.asked[0].Asks[0].Commands[0].ID || !p.Masks("email") || p.Masks("card") || p.RowLimit() != 5 {
+		if p.Command() != r.asked[0].Asks[0].Commands[0].ID || !p.Masks("email") || p.Masks("card") || p.RowLimit() != 5 || !p.Records() || new(Permit).Records() {
 			t.Errorf("permit %+v", p)
 		}
 		if err := p.Use(); err != nil {

@@ -14,6 +14,7 @@ type Permit struct {
 	command access.CommandID
 	masks   []string
 	rows    int64
+	records bool
 	asked   time.Time // monotonic: when the question left
 	done    func(access.Result)
 
@@ -56,6 +57,9 @@ func (p *Permit) Masks(class string) bool { return slices.Contains(p.masks, clas
 
 // RowLimit is the most rows that may be delivered; 0 means no limit.
 func (p *Permit) RowLimit() int64 { return p.rows }
+
+// Records says whether what the command leaves beside its outcome must be recorded, where the room can.
+func (p *Permit) Records() bool { return p.records }
 
 // Done reports how the command ended: exactly one call counts. A permit that was never used is reported as unused.
 func (p *Permit) Done(r access.Result) {

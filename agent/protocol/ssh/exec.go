@@ -18,7 +18,7 @@ import (
 // exec decides and runs one command line, on a terminal where the client asked for one.
 func (c *channel) exec(parent context.Context, text string) {
 	cmd := analyse(text, c.l.shell())
-	cmd.Classes = c.l.classes(cmd.Touches)
+	cmd.Classes = c.l.classes(&cmd)
 	if c.pty != nil {
 		if !c.l.settings.gives(ModeTerminal) {
 			c.refuse(parent, refusedRequest("pty-req"))
@@ -32,7 +32,7 @@ func (c *channel) exec(parent context.Context, text string) {
 		c.deny(deniedBy(err))
 		return
 	}
-	c.alone(parent, permit, job{request: "exec", payload: ssh.Marshal(&struct{ Command string }{text}), title: short(cmd.Normalised)})
+	c.alone(parent, permit, job{request: "exec", payload: ssh.Marshal(&struct{ Command string }{text}), title: short(cmd.Normalised), carries: carriesFiles(&cmd)})
 }
 
 // alone runs the one thing that a channel is for, and tells the client how it ended.
@@ -51,7 +51,7 @@ func (c *channel) alone(parent context.Context, permit *gate.Permit, j job) {
 	if j.in = c.client; c.pty != nil {
 		j.in = c.typing(c.input().take())
 	}
-	j.out, j.errOut = c.output(permit)
+	j.out, j.errOut = c.output(permit, j.carries)
 	e, d := c.perform(ctx, r, j)
 	if d != nil {
 		c.deny(d)
@@ -65,6 +65,7 @@ type job struct {
 	request     string // of the channel: exec or shell
 	payload     []byte
 	title       string
+	carries     bool // files, by a protocol of their own
 	pty         *pty
 	in          io.Reader
 	out, errOut io.WriteCloser
@@ -221,7 +222,7 @@ func signal(target ssh.Channel, name string) {
 // conclude is how a job ended, for the record.
 func (r *run) conclude(ctx context.Context, e ending) {
 	switch {
-	case errors.Is(context.Cause(ctx), errGone):
+	case errors.Is(context.Cause(ctx), errGone), errors.Is(context.Cause(ctx), errInterrupted):
 		r.result.Status = access.StatusCancelled
 	case ctx.Err() != nil:
 		r.result.Status = access.StatusLost

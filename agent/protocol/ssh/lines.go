@@ -247,7 +247,7 @@ func (l *lines) run(ctx context.Context, text string) bool {
 	l.asked++
 	command, to := l.command(text)
 	cmd := analyse(command, c.l.shell())
-	cmd.Classes = c.l.classes(cmd.Touches)
+	cmd.Classes = c.l.classes(&cmd)
 	if len(command) > maxCommand {
 		cmd.Refused = &access.Refusal{Rule: "ssh.command-too-long", Hint: "a command line has at most 32768 bytes"}
 	}
@@ -262,24 +262,29 @@ func (l *lines) run(ctx context.Context, text string) bool {
 	}
 	r := &run{permit: permit, started: time.Now()}
 	defer r.done()
-	e, d := c.perform(ctx, r, l.job(permit, command))
+	line, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	e, d := c.perform(line, r, l.job(permit, command, carriesFiles(&cmd), func() { interrupt(errInterrupted) }))
 	if d != nil {
 		c.say(refusal(d))
 		l.status = exitDenied
 		return false
 	}
-	r.conclude(ctx, e)
-	if l.status = e.code(); l.status == 0 && to != "" {
+	r.conclude(line, e)
+	if l.status = e.code(); errors.Is(context.Cause(line), errInterrupted) {
+		l.status = 130 // 128 + SIGINT
+	}
+	if l.status == 0 && to != "" {
 		l.cwd = to
 	}
 	return true
 }
 
 // job is a statement on the host: on a terminal like the client's, where its output need not be masked.
-func (l *lines) job(permit *gate.Permit, command string) job {
+func (l *lines) job(permit *gate.Permit, command string, carries bool, interrupt func()) job {
 	c := l.c
 	j := job{request: "exec", payload: ssh.Marshal(&struct{ Command string }{command}), in: strings.NewReader("")}
-	j.out, j.errOut = c.output(permit)
+	j.out, j.errOut = c.output(permit, carries)
 	if l.editor == nil {
 		return j
 	}
@@ -288,12 +293,7 @@ func (l *lines) job(permit *gate.Permit, command string) job {
 		j.pty = c.pty
 		return j
 	}
-	j.in = &untilInterrupt{from: j.in, stop: func() {
-		if target := c.running(); target != nil {
-			signal(target, "INT")
-			_ = target.Close() // not every host carries signals
-		}
-	}}
+	j.in = &untilInterrupt{from: j.in, stop: interrupt}
 	j.out, j.errOut = raw{j.out}, raw{j.errOut}
 	return j
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/agent/gate"
+	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
 )
 
@@ -67,8 +69,12 @@ func (f *files) onHandle(kind byte, id uint32, in *fields) error {
 			return errPacket
 		}
 		f.mu.Lock()
+		err := file.tape.add(offset, in.b)
 		file.written.add(offset, in.b)
 		f.mu.Unlock()
+		if err != nil {
+			return unrecorded(err)
+		}
 	case fxpClose:
 		f.mu.Lock()
 		delete(f.handles, handle)
@@ -86,6 +92,7 @@ type intent struct {
 	verb    string
 	touches []access.Touch
 	deletes bool
+	content bool // of a file is shown
 	names   []string
 	packet  *build // with the names that were decided in place of those that were sent
 }
@@ -150,7 +157,7 @@ func (f *files) intent(ctx context.Context, kind byte, in *fields) *intent {
 		in.b = rest
 		name = f.real(ctx, name)
 		i.verb, i.names, i.packet = "SFTP OPEN", []string{name}, packet(kind, 0).string(name).raw(rest)
-		if flags&fxfRead != 0 {
+		if i.content = flags&fxfRead != 0; i.content {
 			i.on(access.Read, name)
 			i.verb += " READ"
 		}
@@ -262,22 +269,46 @@ func (f *files) hardlink(ctx context.Context, p *build, from string, in *fields)
 func (f *files) decide(ctx context.Context, kind byte, id uint32, i *intent) error {
 	cmd := f.command(i)
 	permit, err := f.c.ask(ctx, cmd)
-	if err == nil {
-		if err = permit.Use(); err != nil {
-			permit.Done(access.Result{})
-		}
-	}
 	if err != nil {
-		d := deniedBy(err)
-		f.c.say(refusal(d))
-		return f.send(status(id, fxPermissionDenied, printable(sentence(d))))
+		return f.deny(id, deniedBy(err))
 	}
 	r := &run{permit: permit, started: time.Now()}
+	writes := strings.HasSuffix(i.verb, " WRITE")
+	tape, d := f.keep(permit, kind, i, writes)
+	if d != nil {
+		r.done()
+		return f.deny(id, d)
+	}
+	if err = permit.Use(); err != nil {
+		r.done()
+		return f.deny(id, deniedBy(err))
+	}
 	o := &op{id: id, kind: kind, run: r}
 	if kind == fxpOpen || kind == fxpOpendir {
-		o.file = &file{run: r, write: strings.HasSuffix(i.verb, " WRITE")}
+		o.file = &file{run: r, write: writes, tape: tape}
 	}
 	return f.forward(o, i.packet)
+}
+
+// deny answers one request with no.
+func (f *files) deny(id uint32, d *access.Denied) error {
+	f.c.say(refusal(d))
+	return f.send(status(id, fxPermissionDenied, printable(sentence(d))))
+}
+
+// keep begins the recording of a file's content where the target or the decision wants one.
+func (f *files) keep(permit *gate.Permit, kind byte, i *intent, writes bool) (*content, *access.Denied) {
+	if kind != fxpOpen || !f.c.l.settings.KeepFiles && !permit.Records() {
+		return nil, nil
+	}
+	if i.content && writes {
+		return nil, &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.recording", Hint: "what is read and written is kept: open the file for one of them"}
+	}
+	w, err := f.c.l.s.Recorder.Start(permit.Command(), protocol.File, short(path.Base(i.names[0])))
+	if err != nil {
+		return nil, unrecorded(err)
+	}
+	return &content{w: w}, nil
 }
 
 // command is what the gate is asked about an operation.
@@ -289,6 +320,9 @@ func (f *files) command(i *intent) access.Command {
 	}
 	cmd := access.Command{Verb: i.verb, Text: strings.Join(text, " "), Normalised: i.verb + strings.Repeat(" ?", len(i.names)), Touches: i.touches, Complete: true,
 		State: access.State{Role: f.c.l.s.Login.User}, Facts: access.Facts{Statement: 1, Deletes: i.deletes}}
-	cmd.Classes = f.c.l.classes(i.touches)
+	cmd.Classes = f.c.l.named(i.touches)
+	if i.content {
+		cmd.Classes = append(cmd.Classes, f.c.l.opaque(i.names[0])...)
+	}
 	return cmd
 }

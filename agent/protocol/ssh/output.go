@@ -20,14 +20,34 @@ func (l *link) shell() shell {
 	return shell{user: l.s.Login.User, home: home, cwd: home}
 }
 
-// classes says which protected data a command may show. Files that a class names by their path are not looked into, so that reading one is
-// refused unless policy reveals the class. What a class has a detector for is masked in a command's output; not in files that
-// are carried, whose bytes have to arrive as they are.
-func (l *link) classes(touches []access.Touch) []access.ClassUse {
+// classes says which protected data a command line may show. Files that a class names by their path are not looked into, so that reading one is
+// refused unless policy reveals the class. What a class has a detector for is masked in the output; but not where files are carried by
+// it, whose bytes have to arrive as they are: what may read any is refused as well.
+func (l *link) classes(cmd *access.Command) []access.ClassUse {
+	uses := l.named(cmd.Touches)
+	carries := carriesFiles(cmd)
+	shows := slices.ContainsFunc(cmd.Touches, func(t access.Touch) bool { return t.Effect == access.Read }) || len(cmd.Facts.Functions) > 1 || !cmd.Complete
+	for _, c := range l.s.Classes {
+		switch {
+		case c.Detector == "":
+		case !carries:
+			uses = append(uses, access.ClassUse{Class: c.Name, On: "output"})
+		case shows:
+			uses = append(uses, access.ClassUse{Class: c.Name, On: "files", Derived: true, How: "in files that are carried, which cannot be masked"})
+		}
+	}
+	return uses
+}
+
+// carriesFiles says whether a command line's own input and output are those of a program that copies files.
+func carriesFiles(cmd *access.Command) bool {
+	return slices.ContainsFunc(cmd.Touches, func(t access.Touch) bool { return t.Effect == access.Transfer && t.Resource.Kind == access.KindPath })
+}
+
+// named are the classes that name files which are read.
+func (l *link) named(touches []access.Touch) []access.ClassUse {
 	var uses []access.ClassUse
-	carries := false
 	for _, t := range touches {
-		carries = carries || t.Effect == access.Transfer && t.Resource.Kind == access.KindPath
 		if t.Resource.Kind != access.KindPath || t.Effect != access.Read && t.Effect != access.Transfer {
 			continue
 		}
@@ -38,16 +58,6 @@ func (l *link) classes(touches []access.Touch) []access.ClassUse {
 				}
 			}
 		}
-	}
-	for _, c := range l.s.Classes {
-		if c.Detector == "" {
-			continue
-		}
-		use := access.ClassUse{Class: c.Name, On: "output"}
-		if carries {
-			use = access.ClassUse{Class: c.Name, On: "files", Derived: true, How: "in files that are carried, which cannot be masked"}
-		}
-		uses = append(uses, use)
 	}
 	return uses
 }
@@ -92,14 +102,18 @@ type plainOut struct{ io.Writer }
 func (plainOut) Close() error { return nil }
 
 // output is where a command's output goes: masked where the permit says so, on a terminal's recording where there is one.
-func (c *channel) output(p *gate.Permit) (out, errOut io.WriteCloser) {
+func (c *channel) output(p *gate.Permit, carries bool) (out, errOut io.WriteCloser) {
 	out, errOut = plainOut{c.screen()}, plainOut{c.client.Stderr()}
 	if c.pty != nil {
 		errOut = out // a host's terminal has no standard error
 	}
-	if classes := c.l.masked(p); len(classes) > 0 {
-		f := mask.NewFinder(classes)
-		return f.Stream(out), f.Stream(errOut)
+	classes := c.l.masked(p)
+	if len(classes) == 0 {
+		return out, errOut
+	}
+	f := mask.NewFinder(classes)
+	if errOut = f.Stream(errOut); !carries { // see classes
+		out = f.Stream(out)
 	}
 	return out, errOut
 }

@@ -58,7 +58,13 @@ func (b *broker) decide(c access.Command) access.Decision {
 	case strings.Contains(c.Text, "holdme"):
 		d.Outcome, d.HoldName, d.Approval, d.Link, d.Expires = access.Hold, "review", access.ApprovalID("A"+string(c.ID)), "https://console/approve/A", time.Now().Add(time.Hour)
 	}
+	if strings.Contains(c.Text, "keepme") {
+		d.Obligations = append(d.Obligations, access.Obligation{Kind: access.ObligeRecord})
+	}
 	for _, u := range c.Classes {
+		if !u.Derived {
+			d.Obligations = append(d.Obligations, access.Obligation{Kind: access.ObligeMask, Classes: []string{u.Class}})
+		}
 		if u.Derived {
 			d.Outcome, d.Code, d.Rule = access.Deny, access.CodeNotMaskable, "not-maskable:"+u.Class
 		}
@@ -181,16 +187,17 @@ func open(t testing.TB, srv *sshserver.Server, change ...func(s *protocol.Sessio
 			}
 			sessions++
 			id := access.SessionID(fmt.Sprintf("SESSION%d", sessions))
-			g, err := gate.New(gate.Config{Batcher: batcher, Claims: h.broker, Verdicts: h.broker, Outcomes: h.broker, Session: id, Target: "web", State: "state", DigestKey: digestKey})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Gate: g, Recorder: h.tapes, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
+			s := &protocol.Session{ID: id, Target: "web", Dial: srv.Dial, Recorder: h.tapes, Log: slog.New(slog.NewJSONHandler(h.log, nil)),
 				Login: protocol.Login{User: srv.User, Password: secret.New(srv.Key), Peer: protocol.Peer{Mode: "pin", Pin: pin(t, srv.HostKey)}}}
 			for _, c := range change {
 				c(s)
 			}
+			g, err := gate.New(gate.Config{Batcher: batcher, Claims: h.broker, Verdicts: h.broker, Outcomes: h.broker, Session: id, Target: "web", State: "state", DigestKey: digestKey, Classes: s.Classes})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.Gate = g
 			wg.Go(func() {
 				h.served <- room.Serve(ctx, conn, s)
 				g.Close(context.Background())

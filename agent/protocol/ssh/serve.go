@@ -85,6 +85,8 @@ var (
 	errTarget = errors.New("connection to the host lost")
 	errFlood  = errors.New("more refused requests than can be recorded")
 	errGone   = errors.New("the client is gone")
+
+	errInterrupted = errors.New("the client interrupted it")
 )
 
 // Serve is the whole life of one client.

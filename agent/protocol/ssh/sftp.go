@@ -56,6 +56,7 @@ type op struct {
 type file struct {
 	run           *run
 	write         bool
+	tape          *content // nil: it is not kept
 	read, written stream
 }
 
@@ -93,6 +94,7 @@ func (f *file) end(s access.Status) {
 	f.run.result.Status = s
 	f.run.result.Tag = strings.TrimSpace("closed" + f.read.tag("read") + f.written.tag("wrote"))
 	f.run.bytes.Store(f.read.bytes)
+	f.run.taped(f.tape.close())
 	f.run.done()
 }
 
@@ -336,6 +338,9 @@ func (f *files) note(o *op, kind byte, in *fields) error {
 		n := d.uint32()
 		if d.bad || uint64(n) > uint64(len(d.b)) {
 			return errPacket
+		}
+		if err := o.file.tape.add(o.offset, d.b[:n]); err != nil {
+			return unrecorded(err)
 		}
 		o.file.read.add(o.offset, d.b[:n])
 	case o.run != nil && code != fxOK:

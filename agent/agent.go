@@ -21,6 +21,9 @@ import (
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/broker"
+	"github.com/sallyport/sallyport/internal/keyfile"
+	"github.com/sallyport/sallyport/internal/mask"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/tunnel/uplink"
 )
 
@@ -92,6 +95,10 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	if err := id.covers(c.Targets); err != nil {
 		return err
 	}
+	key, err := c.maskKey(ctx)
+	if err != nil {
+		return err
+	}
 	b, err := broker.NewAgent(broker.AgentConfig{URL: c.Broker, Certificate: id.Certificate})
 	if err != nil {
 		return err
@@ -100,7 +107,7 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	batcher := gate.NewBatcher(id.agent.Name, b)
 	defer batcher.Close()
 	srv, err := session.New(session.Config{Agent: id.agent.Name, Broker: b, Batcher: batcher, Spool: sp, Recordings: keeper, Targets: c.targets(), Floor: c.Floor,
-		Certificate: id.Certificate, Log: c.Log})
+		MaskKey: key, Certificate: id.Certificate, Log: c.Log})
 	if err != nil {
 		return err
 	}
@@ -111,6 +118,29 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	srv.CloseLeft(ctx, sp.Left())
 	c.serve(ctx, serving{id.agent.Name, id, b, srv, sp, keeper, relays})
 	return nil
+}
+
+// maskKey is the configured one, so that several agents make the same of a value, or one of this agent's own.
+func (c *Config) maskKey(ctx context.Context) (secret.Secret, error) {
+	if c.MaskKey.Check() == nil {
+		key, err := c.MaskKey.Fetch(ctx, c.Getenv)
+		if err == nil && len(key.Reveal()) < mask.LeastKey {
+			err = fmt.Errorf("it is under %d bytes", mask.LeastKey)
+		}
+		if err != nil {
+			return secret.Secret{}, fmt.Errorf("mask_key: %w", err)
+		}
+		return key, nil
+	}
+	keys, err := keyfile.Open(filepath.Join(c.StateDir, "keys"))
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("mask key: %w", err)
+	}
+	key, err := keys.Secret("mask")
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("mask key: %w", err)
+	}
+	return secret.New(string(key)), nil
 }
 
 // serving is everything that is at work while the agent serves.

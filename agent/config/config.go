@@ -43,6 +43,7 @@ type Config struct {
 	Relays    []string          // host:port; empty: those that the broker names
 	Targets   map[access.TargetName]Target
 	Floor     gate.Floor
+	MaskKey   credential.Source // of keyed masks; zero: one that the agent makes and keeps
 	Spool     int64 // bytes; 0: spool.DefaultLimit
 	// Recordings is how many bytes of recordings may wait for the broker; 0: recording.DefaultLimit.
 	Recordings int64
@@ -71,6 +72,7 @@ type (
 		Relays    []string          `yaml:"relays"`
 		Targets   map[string]target `yaml:"targets"`
 		Floor     floor             `yaml:"floor"`
+		MaskKey   *source           `yaml:"mask_key"`
 		Spool     struct {
 			LimitBytes int64 `yaml:"limit_bytes"`
 		} `yaml:"spool"`
@@ -193,6 +195,11 @@ func (c *Config) place(f *file, dir string) error {
 	if f.JoinToken != nil {
 		if c.JoinToken, err = f.JoinToken.check(dir); err != nil {
 			return fmt.Errorf("join_token: %w", err)
+		}
+	}
+	if f.MaskKey != nil {
+		if c.MaskKey, err = f.MaskKey.check(dir); err != nil {
+			return fmt.Errorf("mask_key: %w", err)
 		}
 	}
 	for _, r := range f.Relays {
@@ -404,7 +411,7 @@ func (f floor) check() (gate.Floor, error) {
 		if err := access.CheckName("class", m.Name); err != nil {
 			return c, fmt.Errorf("floor.mask: %w", err)
 		}
-		if _, err := mask.New(m.Mask); err != nil {
+		if err := mask.Check(m.Mask); err != nil {
 			return c, fmt.Errorf("floor.mask %s: %w", m.Name, err)
 		}
 		if m.Detector != "" && !slices.Contains(mask.Detectors, m.Detector) {

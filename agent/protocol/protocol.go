@@ -51,6 +51,8 @@ type Session struct {
 	Lineage access.Lineage
 	Owner   Owner
 	Classes []access.Class // of the bundle, and the floor's: resolve them to columns from a catalogue snapshot
+	// MaskKey is for masks that are keyed. The zero Secret makes them show "****".
+	MaskKey secret.Secret
 	// Login is what the room logs in to the target with.
 	Login Login
 	// Verifier is what the client must prove on its leg; nil where the endpoint told its caller by other means (peer

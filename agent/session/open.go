@@ -58,7 +58,7 @@ func (s *Server) serve(ctx context.Context, o *opening) {
 	recorder := s.Recordings.Session(opened.Session, g.Running)
 	log.Info("session open")
 	err = o.target.Room.Serve(ctx, o.client, &protocol.Session{
-		ID: opened.Session, Target: o.up.Hello.Target, Lineage: opened.Lineage, Owner: o.owner, Classes: s.classes(opened.Classes),
+		ID: opened.Session, Target: o.up.Hello.Target, Lineage: opened.Lineage, Owner: o.owner, Classes: s.classes(opened.Classes), MaskKey: s.MaskKey,
 		Login: login, Verifier: o.up.Preamble.Verifier, Dial: o.target.Dial, Gate: g, Recorder: recorder, Log: s.Log,
 	})
 	recorder.Close()

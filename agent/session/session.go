@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/tunnel/uplink"
 )
@@ -47,7 +48,7 @@ type Target struct {
 	Dial  func(ctx context.Context) (net.Conn, error)
 }
 
-// Config is what New needs. All but Max and Now are required.
+// Config is what New needs. All but MaskKey, Max and Now are required.
 type Config struct {
 	Agent       access.AgentName
 	Broker      Broker
@@ -56,6 +57,7 @@ type Config struct {
 	Recordings  *recording.Keeper
 	Targets     map[access.TargetName]Target
 	Floor       gate.Floor
+	MaskKey     secret.Secret                   // see protocol.Session
 	Certificate func() (tls.Certificate, error) // current, with Leaf
 	Max         int                             // streams at a time; 0: DefaultMax
 	Now         func() time.Time                // nil: time.Now
@@ -90,7 +92,7 @@ type Server struct {
 // New makes a Server. Poll must run while streams are handled.
 func New(c Config) (*Server, error) {
 	if c.Agent == "" || c.Broker == nil || c.Batcher == nil || c.Spool == nil || c.Recordings == nil || len(c.Targets) == 0 || c.Certificate == nil || c.Log == nil {
-		return nil, errors.New("serve sessions: everything but Max and Now is required")
+		return nil, errors.New("serve sessions: everything but MaskKey, Max and Now is required")
 	}
 	for name, t := range c.Targets {
 		if t.Room == nil || t.Login == nil || t.Dial == nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // Names of detectors: what kind of value a class recognises in text that nobody classified.
@@ -47,15 +48,15 @@ type wanted struct {
 }
 
 // NewFinder finds what the classes' detectors name; classes without a detector take no part, and of several with the same the first counts. A
-// detector that is not known finds nothing (policy.Load refuses it); a masker that is not known, or needs a key, shows nothing.
-func NewFinder(classes []access.Class) *Finder {
+// detector that is not known finds nothing (policy.Load refuses it); a mask that is not known, or keyed without a key, shows nothing.
+func NewFinder(classes []access.Class, key secret.Secret) *Finder {
 	f := &Finder{}
 	for _, c := range classes {
 		d := slices.Index(Detectors, c.Detector)
 		if d < 0 || f.use[d] != nil {
 			continue
 		}
-		m, err := New(c.Mask)
+		m, err := New(c.Mask, key)
 		if err != nil {
 			m = Masker{}
 		}
@@ -85,10 +86,10 @@ func (f *Finder) pair(a, b byte) { f.pairs[int(a)<<2|int(b>>6)] |= 1 << (b & 63)
 
 func (f *Finder) begins(a, b byte) bool { return f.pairs[int(a)<<2|int(b>>6)]>>(b&63)&1 != 0 }
 
-// Detect masks what the classes' detectors find in one value. Where that is nothing, it returns v itself and no counts.
+// Detect masks, without a key, what the classes' detectors find in one value. Where that is nothing, it returns v itself and no counts.
 func Detect(classes []access.Class, v []byte) (masked []byte, counts map[string]int64) {
 	counts = map[string]int64{}
-	masked, found := NewFinder(classes).Append(nil, v, counts)
+	masked, found := NewFinder(classes, secret.Secret{}).Append(nil, v, counts)
 	if !found {
 		return v, nil
 	}

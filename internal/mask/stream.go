@@ -4,8 +4,6 @@ import (
 	"io"
 	"sync"
 	"time"
-
-	"github.com/sallyport/sallyport/internal/access"
 )
 
 // How long a stream keeps back what may be the beginning of a value while nothing follows: a prompt must not wait to be seen. What comes too
@@ -28,9 +26,6 @@ type Stream struct {
 	err    error
 	closed bool
 }
-
-// NewStream masks for w, which it does not close.
-func NewStream(classes []access.Class, w io.Writer) *Stream { return NewFinder(classes).Stream(w) }
 
 // Stream masks for w, which it does not close.
 func (f *Finder) Stream(w io.Writer) *Stream {

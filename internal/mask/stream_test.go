@@ -17,7 +17,7 @@ import (
 // Wherever a text is cut in two, or into single bytes, the stream shows what the whole would.
 func TestStreamCutAnywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the clock stands still: nothing is late
-		f := mask.NewFinder(all())
+		f := mask.NewFinder(all(), noKey)
 		for _, tt := range detected {
 			text := "before it " + tt.in + " after it"
 			want, counts := mask.Detect(all(), []byte(text))
@@ -71,7 +71,7 @@ func TestStreamIsNotLate(t *testing.T) {
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
-			s := mask.NewStream(all(), &out)
+			s := mask.NewFinder(all(), noKey).Stream(&out)
 			defer s.Close()
 			if _, err := io.WriteString(s, tt.in); err != nil {
 				t.Fatal(err)
@@ -95,7 +95,7 @@ func TestStreamIsNotLate(t *testing.T) {
 func TestStreamHidesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		s := mask.NewStream(all(), &out)
+		s := mask.NewFinder(all(), noKey).Stream(&out)
 		for _, part := range []string{"to ali", "ce@example.com, ", "4242", " 4242 4242 4242\n"} {
 			if _, err := io.WriteString(s, part); err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func TestStreamHidesTheRest(t *testing.T) {
 func TestStreamFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		s := mask.NewStream(all(), &out)
+		s := mask.NewFinder(all(), noKey).Stream(&out)
 		_, _ = io.WriteString(s, "4242424242424242")
 		if err := s.Flush(); err != nil || out.String() != "************4242" {
 			t.Errorf("%q, %v", out.String(), err)
@@ -139,7 +139,7 @@ func (b broken) Write([]byte) (int, error) { return 0, b.err }
 func TestStreamTellsErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone := errors.New("gone")
-		s := mask.NewStream(all(), broken{gone})
+		s := mask.NewFinder(all(), noKey).Stream(broken{gone})
 		if _, err := io.WriteString(s, "word"); err != nil {
 			t.Errorf("nothing was passed on yet: %v", err)
 		}
@@ -159,7 +159,7 @@ func TestStreamKeepsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, unit := range []string{"a", "1", "4", "eyJ", "aa.", "x@", "https://a:b", "\x1b[", "DE89 ", "sk-", "+", "AGE-SECRET-KEY-1", "BEGIN ", "-", "\\n", "ä"} {
 			var out bytes.Buffer
-			s := mask.NewStream(all(), &out)
+			s := mask.NewFinder(all(), noKey).Stream(&out)
 			in := 0
 			for in < 20000 {
 				n, err := io.WriteString(s, unit)
@@ -182,7 +182,7 @@ func TestStreamKeepsLittle(t *testing.T) {
 
 // FuzzStream: however a text is cut, the stream shows what the whole would, and the whole shows no value that is found when it stands alone.
 func FuzzStream(f *testing.F) {
-	all := mask.NewFinder(all())
+	all := mask.NewFinder(all(), noKey)
 	for _, tt := range detected {
 		f.Add([]byte(tt.in), []byte{1, 3, 2})
 		f.Add([]byte("x "+tt.in+" y "+tt.in), []byte{7})
@@ -212,7 +212,7 @@ func checkCuts(t *testing.T, f *mask.Finder, text, lengths []byte) {
 
 // Texts put together at random from what the detectors look for meet more of their corners than bytes at random.
 func TestStreamOfPieces(t *testing.T) {
-	f := mask.NewFinder(all())
+	f := mask.NewFinder(all(), noKey)
 	pieces := []string{" ", "\n", "@", ".", "-", "+", "(", ")", "_", "\\n", "\x1b[1m", "a", "Z9", "é", "0", "42", "555", "4242", "4242 4242 4242 4242", "eyJ", "-----BEGIN ",
 		"PRIVATE KEY-----", "-----END", "https://", ":", "example.com", "AKIA", "Bearer ", strings.Repeat("q7", 40), strings.Repeat("w", 600)}
 	for _, tt := range detected {
@@ -238,7 +238,7 @@ var records = "2026-01-07 12:00:03.123456+00 | 9f1b2c3d-4e5f-6071-8293-a4b5c6d7e
 
 func benchmark(b *testing.B, unit string) {
 	text := []byte(strings.Repeat(unit, 32<<10/len(unit)))
-	s := mask.NewStream(all(), io.Discard)
+	s := mask.NewFinder(all(), noKey).Stream(io.Discard)
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -254,7 +254,7 @@ func BenchmarkStreamBase64(b *testing.B) {
 }
 func BenchmarkStreamMails(b *testing.B) { benchmark(b, "17,alice@example.com,Alice\n") }
 func BenchmarkValue(b *testing.B) {
-	f := mask.NewFinder(all())
+	f := mask.NewFinder(all(), noKey)
 	v := []byte(prose)
 	b.SetBytes(int64(len(v)))
 	for b.Loop() {

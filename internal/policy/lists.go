@@ -24,7 +24,6 @@ const maxEntries = 1000
 var (
 	labelKey  = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,62}$`)
 	className = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
-	masks     = []string{mask.Email, mask.Card, mask.Last4, mask.Full, mask.Hash}
 )
 
 type targetsFile struct {
@@ -128,8 +127,8 @@ func (l *loader) classes(body string) {
 		if slices.ContainsFunc(l.bundle.Classes, func(o access.Class) bool { return o.Name == c.Name }) {
 			l.errorf(fileClasses, d.at("classes", i, "name"), "class %q is there twice", c.Name)
 		}
-		if !slices.Contains(masks, c.Mask) {
-			l.errorf(fileClasses, d.at("classes", i, "mask"), "class %q: mask %q is not one of %s", c.Name, c.Mask, strings.Join(masks, ", "))
+		if err := mask.Check(c.Mask); err != nil {
+			l.errorf(fileClasses, d.at("classes", i, "mask"), "class %q: %v", c.Name, err)
 		}
 		if len(c.Columns) == 0 && c.Detector == "" || len(c.Columns) > maxEntries {
 			l.errorf(fileClasses, d.at("classes", i), "class %q: want 1 to %d columns, or a detector", c.Name, maxEntries)

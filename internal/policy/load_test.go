@@ -201,7 +201,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"holds syntax", []string{"holds.yaml", "["}, "holds.yaml:"},
 		{"class name", classes("  - {name: E, mask: full, columns: [a.b.c]}\n"), `classes.yaml:4:12: class "E"`},
 		{"class twice", classes("  - {name: card, mask: full, columns: [a.b.c]}\n"), `classes.yaml:4:12: class "card" is there twice`},
-		{"class mask", classes("  - {name: x, mask: rot13, columns: [a.b.c]}\n"), `classes.yaml:4:21: class "x": mask "rot13" is not one of email, card, last4, full, hash`},
+		{"class mask", classes("  - {name: x, mask: rot13, columns: [a.b.c]}\n"), `classes.yaml:4:21: class "x": mask "rot13": want one of email, card, last4, partial:FIRST-LAST`},
 		{"class without columns", classes("  - {name: x, mask: full}\n"), `classes.yaml:4:5: class "x": want 1 to`},
 		{"class detector", classes("  - {name: x, mask: full, detector: email}\n"), `classes.yaml:4:37: class "x": detector "email" is not one of mail, card, iban, ssn, phone, secret`},
 		{"class detector twice", classes("  - {name: x, mask: full, detector: ssn}\n  - {name: y, mask: full, detector: ssn}\n"), `classes.yaml:5:37: detector "ssn" is in class "x" already`},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // field is one column of a RowDescription.
@@ -44,6 +45,7 @@ type maskedField struct {
 	class  string
 	masker mask.Masker
 	shape  mask.Shape
+	binary bool
 	count  int64
 }
 
@@ -62,7 +64,7 @@ type classifier interface {
 // maskingOf resolves a result's fields to what must be masked. A class is let through only where the command's facts had
 // named it, so that policy was asked about it, and the permit does not oblige to mask it. A field that the catalogue does not know
 // is an error: nothing of the result may pass.
-func maskingOf(fields []field, cat classifier, declared []access.ClassUse, masks func(class string) bool) (*masking, error) {
+func maskingOf(fields []field, cat classifier, declared []access.ClassUse, masks func(class string) bool, key secret.Secret) (*masking, error) {
 	m := &masking{fields: len(fields)}
 	for i, f := range fields {
 		if f.origin.table == 0 {
@@ -79,11 +81,8 @@ func maskingOf(fields []field, cat classifier, declared []access.ClassUse, masks
 		if asked && !masks(class) {
 			continue
 		}
-		masker, err := mask.New(name)
-		if err != nil {
-			masker = mask.Masker{} // a masker that this agent does not have: nothing shows
-		}
-		col := maskedField{index: i, class: class, masker: masker, shape: maskShape(f)}
+		masker, _ := mask.New(name, key) // of one that this agent does not have, or has no key for, nothing shows
+		col := maskedField{index: i, class: class, masker: masker, shape: maskShape(f), binary: f.format != textFormat}
 		m.columns = append(m.columns, col)
 		m.grow += mask.Growth + mask.Longest
 	}
@@ -93,34 +92,38 @@ func maskingOf(fields []field, cat classifier, declared []access.ClassUse, masks
 // firstOwnType is where types made by users and extensions begin (citext, enums): in text format they read as text.
 const firstOwnType = 16384
 
-// maskShape says what a client that knows the field's type can parse.
+// maskShape says what a client that knows the field's type can parse. A type of the users' own in binary may be anything.
 func maskShape(f field) mask.Shape {
-	s := maskShapeOf(f.typ)
-	if f.format == textFormat || s == mask.Text && f.typ < firstOwnType {
-		return s
+	if f.typ >= firstOwnType && f.format == textFormat {
+		return mask.Text
 	}
-	if f.typ == 114 { // json: the same bytes in both formats
-		return s
-	}
-	return mask.Null
-}
-
-func maskShapeOf(oid uint32) mask.Shape {
-	switch oid {
+	switch f.typ {
 	case 18, 19, 25, 1042, 1043: // "char", name, text, bpchar, varchar: the same bytes in both formats
 		return mask.Text
-	case 20, 21, 23, 26, 700, 701, 1700: // int8, int2, int4, oid, float4, float8, numeric
+	case 21:
+		return mask.Small
+	case 23, 26: // int4, oid
 		return mask.Integer
+	case 20:
+		return mask.Big
+	case 700:
+		return mask.Float
+	case 701:
+		return mask.Double
+	case 1700:
+		return mask.Numeric
 	case 16:
 		return mask.Boolean
 	case 17:
 		return mask.Bytes
-	case 114, 3802:
+	case 114:
 		return mask.JSON
+	case 3802:
+		return mask.JSONB
 	case 2950:
 		return mask.UUID
 	case 1082:
-		return mask.Date
+		return mask.DateOnly
 	case 1083:
 		return mask.Time
 	case 1114:
@@ -128,10 +131,7 @@ func maskShapeOf(oid uint32) mask.Shape {
 	case 1184:
 		return mask.Zoned
 	}
-	if oid >= firstOwnType {
-		return mask.Text
-	}
-	return mask.Null
+	return mask.Nothing
 }
 
 // row appends the masked form of one DataRow (msg: the whole message) to dst. It does not allocate where dst has room.
@@ -176,7 +176,7 @@ func (c *maskedField) appendField(dst, v []byte) []byte {
 	at := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
 	c.count++
-	out, null := c.masker.AppendAs(dst, v, c.shape)
+	out, null := c.masker.AppendAs(dst, v, c.shape, c.binary)
 	if null {
 		binary.BigEndian.PutUint32(out[at:], ^uint32(0))
 		return out

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 func TestMaskingOf(t *testing.T) {
@@ -32,7 +33,7 @@ func TestMaskingOf(t *testing.T) {
 		{"system column of a table with classes", []field{{origin: origin{7, 0xffff}}}, asked, none, 0, true},
 	}
 	for _, tt := range tests {
-		m, err := maskingOf(tt.fields, onlyEmail{}, tt.declared, tt.masks)
+		m, err := maskingOf(tt.fields, onlyEmail{}, tt.declared, tt.masks, secret.Secret{})
 		if (err != nil) != tt.fails || err == nil && len(m.columns) != tt.masked {
 			t.Errorf("%s: %+v, %v", tt.name, m, err)
 		}
@@ -121,7 +122,7 @@ func pumpRows(times int, masked bool) (in int64, out int64) {
 		if err != nil {
 			panic(err)
 		}
-		if k.mask, err = maskingOf(fields, onlyEmail{}, []access.ClassUse{{Class: "email"}}, maskAll); err != nil {
+		if k.mask, err = maskingOf(fields, onlyEmail{}, []access.ClassUse{{Class: "email"}}, maskAll, secret.Secret{}); err != nil {
 			panic(err)
 		}
 		target.begun = true

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // onlyEmail classifies table 7: column 1 is an e-mail address, 2 is plain, everything else is unknown.
@@ -32,7 +33,7 @@ func maskAll(string) bool { return true }
 
 func emailMasking(t testing.TB, fields ...field) *masking {
 	t.Helper()
-	m, err := maskingOf(fields, onlyEmail{}, []access.ClassUse{{Class: "email"}}, maskAll)
+	m, err := maskingOf(fields, onlyEmail{}, []access.ClassUse{{Class: "email"}}, maskAll, secret.Secret{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func FuzzRowDescription(f *testing.F) {
 		if len(fields)*19 > len(b) {
 			t.Fatalf("%d fields out of %d bytes", len(fields), len(b))
 		}
-		if m, err := maskingOf(fields, onlyEmail{}, nil, maskAll); err == nil {
+		if m, err := maskingOf(fields, onlyEmail{}, nil, maskAll, secret.Secret{}); err == nil {
 			for i, fl := range fields {
 				masked := false
 				for _, c := range m.columns {

@@ -10,6 +10,13 @@ import (
 	"testing"
 )
 
+// unreachable are the functions without a URL. agentsOnly are those that agents alone call, whose URLs a parameter leaves to AWS identities;
+// enroll is a person's too.
+var (
+	unreachable = []string{"seal", "notify"}
+	agentsOnly  = []string{"decide", "changes", "record"}
+)
+
 func TestFunctions(t *testing.T) {
 	x := open(t)
 	dirs, err := filepath.Glob("../functions/*/lambda")
@@ -57,8 +64,11 @@ func TestFunctions(t *testing.T) {
 		if p["Policies"] != nil || p["VpcConfig"] != nil {
 			t.Errorf("%s: takes policies from elsewhere, or sits in a network", f)
 		}
-		url := p["FunctionUrlConfig"]
-		if (url == nil) != (f == "seal") || url != nil && (at(url, "AuthType") != "NONE" || at(url, "InvokeMode") != "BUFFERED" || at(url, "Cors") != nil) {
+		url, auth := p["FunctionUrlConfig"], "NONE"
+		if slices.Contains(agentsOnly, f) {
+			auth = "map[Fn::If:[HasOnlyAwsAgents AWS_IAM NONE]]"
+		}
+		if (url == nil) != slices.Contains(unreachable, f) || url != nil && (fmt.Sprint(at(url, "AuthType")) != auth || at(url, "InvokeMode") != "BUFFERED" || at(url, "Cors") != nil) {
 			t.Errorf("%s: function URL %v", f, url)
 		}
 		if strings.Contains(fmt.Sprint(p["Environment"], at(global, "Environment")), title(f)+"FunctionUrl") {
@@ -98,8 +108,14 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s: deletion protection is not the parameter", name)
 		}
 		ttl, stream := at(p, "TimeToLiveSpecification"), at(p, "StreamSpecification", "StreamViewType")
-		if audit := name == "AuditTable"; audit != (ttl == nil) || audit != (stream != nil) {
-			t.Errorf("%s: TTL %v, stream %v: entries never expire, and only they are streamed", name, ttl, stream)
+		if (name == "AuditTable") != (ttl == nil) || (name == "ApprovalsTable") != (stream == "KEYS_ONLY") {
+			t.Errorf("%s: TTL %v, stream %v: entries never expire, and only keys of approvals are streamed", name, ttl, stream)
+		}
+		if policy := list(at(p, "ResourcePolicy", "PolicyDocument", "Statement")); (name == "AuditTable") != (len(policy) == 1) {
+			t.Errorf("%s: resource policy %v", name, policy)
+		} else if len(policy) == 1 && (at(policy[0], "Effect") != "Deny" || at(policy[0], "Principal") != "*" ||
+			!contains(list(at(policy[0], "Action")), "dynamodb:DeleteItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem", "dynamodb:PartiQLDelete", "dynamodb:PartiQLUpdate")) {
+			t.Errorf("%s: entries may be changed or removed: %v", name, policy)
 		}
 		if ttl != nil && (at(ttl, "AttributeName") != "expires" || at(ttl, "Enabled") != "true") {
 			t.Errorf("%s: TTL %v", name, ttl)
@@ -109,6 +125,15 @@ func TestTables(t *testing.T) {
 		}
 		retained(t, name, r)
 	}
+}
+
+func contains(have []any, want ...any) bool {
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // retained says that a stack's deletion or a replacement leaves the resource.
@@ -205,7 +230,8 @@ func TestLogsAreKeptForTheParameter(t *testing.T) {
 func TestNothingElseIsThere(t *testing.T) {
 	kinds := map[string]bool{}
 	for _, k := range []string{"Serverless::Function", "IAM::Role", "Logs::LogGroup", "DynamoDB::Table", "S3::Bucket", "S3::BucketPolicy", "KMS::Key", "SQS::Queue", "SQS::QueuePolicy",
-		"CloudWatch::Alarm", "CloudWatch::Dashboard"} {
+		"CloudWatch::Alarm", "CloudWatch::Dashboard", "SecretsManager::Secret", "CloudFront::Distribution", "Lambda::Alias", "Lambda::Url", "Lambda::Permission",
+		"IAM::ManagedPolicy"} {
 		kinds["AWS::"+k] = true
 	}
 	for name, r := range open(t).node["Resources"].(node) {
@@ -278,13 +304,24 @@ var samples = map[string]struct{ good, bad []string }{
 	"OidcClientId":        {[]string{"sallyport-cli", "0oa1"}, []string{"", "a b", "é"}},
 	"OidcConsoleClientId": {[]string{"sallyport-console"}, []string{"", "a b"}},
 	"LogName":             {[]string{"sallyport.example.com/audit", "x/a/b"}, []string{"", "audit", "Sallyport/audit", "x /audit", "x/audit\n"}},
-	"AlarmTopicArn":       {[]string{"", "arn:aws:sns:eu-west-1:123456789012:ops"}, []string{"ops", "arn:aws:sqs:eu-west-1:123456789012:ops", "arn:aws:sns:eu-west-1:1:ops"}},
+	"CertificateArn": {[]string{"", "arn:aws:acm:us-east-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"},
+		[]string{"x", "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"}},
+	"WebAclArn": {[]string{"", "arn:aws:wafv2:us-east-1:123456789012:global/webacl/front/12345678-90ab-cdef-1234-567890abcdef"},
+		[]string{"x", "arn:aws:wafv2:eu-west-1:123456789012:regional/webacl/front/12345678-90ab-cdef-1234-567890abcdef"}},
+	"MailFrom":       {[]string{"", "sallyport@example.com", "a.b+c@mail.example.org"}, []string{"x", "a@b", "A <a@example.com>", "a@example.com,b@example.com", "a@example.com\nBcc: b@example.com"}},
+	"MailTo":         {[]string{"", "a@example.com", "a@example.com,b@example.org"}, []string{"a@example.com, b@example.org", "a@example.com,", "a", strings.Repeat("a@example.com,", 20) + "a@example.com"}},
+	"SmtpServer":     {[]string{"", "mail.example.com:587"}, []string{"mail.example.com", "smtp://mail.example.com:587", "mail:x"}},
+	"SmtpUser":       {[]string{"", "sallyport"}, []string{"a b", "é"}},
+	"SmtpSecretName": {[]string{"", "sallyport/mail"}, []string{"a b", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mail"}},
+	"WebhookUrl":     {[]string{"", "https://hooks.example.com/services/T0/B0", "https://hooks.example.com:8443"}, []string{"http://hooks.example.com", "https://user@hooks.example.com/", "https://", "hooks.example.com", "https://hooks.example.com/a b"}},
+	"AlarmTopicArn":  {[]string{"", "arn:aws:sns:eu-west-1:123456789012:ops"}, []string{"ops", "arn:aws:sqs:eu-west-1:123456789012:ops", "arn:aws:sns:eu-west-1:1:ops"}},
 }
 
 // Outputs are what clients, agents, relays and auditors are configured from.
 func TestOutputs(t *testing.T) {
 	outputs := open(t).node["Outputs"].(node)
 	for _, want := range []string{"Broker", "Console", "Issuer", "LogName", "TokenUrl", "DecideUrl", "ChangesUrl", "RecordUrl", "ApproveUrl", "EnrollUrl",
+		"DecideIamUrl", "ChangesIamUrl", "RecordIamUrl", "EnrollIamUrl", "AgentPolicy", "FrontDomain", "WebhookSecret", "Dashboard",
 		"GrantsTable", "ApprovalsTable", "RegistryTable", "AuditTable", "EvidenceBucket", "BlobsBucket", "TokenKey", "CaKey", "CheckpointKey", "StateKey"} {
 		if outputs[want] == nil {
 			t.Errorf("no output %s", want)
@@ -306,6 +343,8 @@ func TestPatternsOfTheConfigurationFile(t *testing.T) {
 		p := parameters[m[1]]
 		if p == nil {
 			t.Errorf("samconfig.toml sets %s, which the template has not", m[1])
+		} else if strings.Contains(m[2], "…") {
+			continue // an example for the reader to fill in
 		} else if pattern, ok := at(p, "AllowedPattern").(string); ok && !regexp.MustCompile("^(?:"+pattern+")$").MatchString(m[2]) {
 			t.Errorf("samconfig.toml: the template refuses %s=%s", m[1], m[2])
 		}

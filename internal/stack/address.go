@@ -19,12 +19,13 @@ func (s *Stack) Serve(build func(base string) (http.Handler, error)) (http.Handl
 		return nil, s.err
 	}
 	if base := s.getenv(URL); base != "" {
-		return build(strings.TrimSuffix(base, "/"))
+		h, err := build(strings.TrimSuffix(base, "/"))
+		return behind(s.through, h), err
 	}
 	if _, err := build("https://address.invalid"); err != nil {
 		return nil, err
 	}
-	return &addressed{build: build, handlers: map[string]http.Handler{}}, nil
+	return behind(s.through, &addressed{build: build, handlers: map[string]http.Handler{}}), nil
 }
 
 type addressed struct {

@@ -66,6 +66,8 @@ type Stack struct {
 	config aws.Config
 	items  *dynamo.Tables
 	kms    *awskms.Client
+	// through says whether a request came through the distribution; nil where there is none
+	through func(*http.Request) bool
 }
 
 // Open reads the settings that every function has.

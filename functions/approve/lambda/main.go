@@ -27,6 +27,7 @@ func main() {
 
 func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
+	s.BehindOrigin(ctx)
 	c := approve.Config{Items: s.Items(), Evidence: s.Evidence(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), StateKey: s.StateKey(ctx), Log: log,
 		OIDC: approve.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}}
 	return s.Serve(func(base string) (http.Handler, error) {

@@ -25,6 +25,7 @@ func main() {
 
 func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
+	s.BehindOrigin(ctx)
 	issuer, verifier := s.Issuer(ctx)
 	c := token.Config{Items: s.Items(), Issuer: issuer, Verifier: verifier, CA: s.CA(ctx), StateKey: s.StateKey(ctx), Bundles: s.Bundles(),
 		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Functions: s.Functions(), Log: log}

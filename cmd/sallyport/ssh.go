@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	endpointssh "github.com/sallyport/sallyport/client/endpoint/ssh"
 	"github.com/sallyport/sallyport/client/run"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -69,8 +70,8 @@ func (a *app) ssh(ctx context.Context, target access.TargetName, args []string) 
 	return run.Command{Argv: argv, Env: a.environ, Stdin: a.stdin, Out: a.stdout, Err: a.stderr}.Wait(context.WithoutCancel(ctx))
 }
 
-// knownHosts is where the agent's key for the target is remembered: with the login, or with the run for as long as that lasts. The channel below has
-// proved who the agent is before ssh sees the key for the first time.
+// knownHosts is where the agents' keys for targets are kept: with the login, or with the run for as long as that lasts. `sallyport proxy` puts a key
+// there which comes over a channel that has proved the agent, before ssh sees it; ssh itself believes no other.
 func (a *app) knownHosts(ctx context.Context, target access.TargetName) (string, error) {
 	around, err := a.enclosing(ctx)
 	if err != nil {
@@ -96,7 +97,7 @@ func sshOptions(known string) ([]string, error) {
 	return []string{
 		"ProxyCommand='" + self + "' proxy --stdio %h",
 		"UserKnownHostsFile=\"" + known + "\"",
-		"StrictHostKeyChecking=accept-new", "CheckHostIP=no", "HashKnownHosts=no",
+		"GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes", "UpdateHostKeys=no", "CheckHostIP=no", "HashKnownHosts=no",
 		"IdentityFile=none", "IdentityAgent=none", "PubkeyAuthentication=no", "GSSAPIAuthentication=no",
 		"ForwardAgent=no", "ForwardX11=no", "LogLevel=ERROR",
 	}, nil
@@ -123,6 +124,10 @@ Who may connect is who may log in here: the person, or the actor of the run arou
 }
 
 func (a *app) proxy(ctx context.Context, target access.TargetName) error {
+	known, err := a.knownHosts(ctx, target)
+	if err != nil {
+		return err
+	}
 	far, done, err := a.stream(ctx, target)
 	if err != nil {
 		return err
@@ -134,7 +139,9 @@ func (a *app) proxy(ctx context.Context, target access.TargetName) error {
 		_, _ = io.Copy(far, a.stdin)
 		_ = far.CloseWrite()
 	}()
-	_, err = io.Copy(a.stdout, far)
+	_, err = io.Copy(a.stdout, endpointssh.Learn(far, func(k endpointssh.HostKey) error {
+		return endpointssh.Remember(known, string(target)+sshSuffix, k)
+	}))
 	_ = far.Close()
 	return err
 }
@@ -167,90 +174,4 @@ func (a *app) stream(ctx context.Context, target access.TargetName) (tunnel.Dupl
 	}
 	far, err := t.Way.Open(ctx, api.Client{Program: "sallyport proxy", PID: os.Getpid(), UID: os.Geteuid()}, nil)
 	return far, i.Actor().CloseIdle, err
-}
-
-func (a *app) configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Set up other programs of this machine"}
-	var write bool
-	sub := &cobra.Command{
-		Use:   "ssh",
-		Short: "Let plain ssh, scp, sftp, rsync and git reach TARGET" + sshSuffix,
-		Long: `Print what ssh's configuration needs so that TARGET` + sshSuffix + ` goes through the gate. --write puts it into a file beside the login, and an
-Include of that at the head of ~/.ssh/config.`,
-		Example: `  sallyport config ssh --write
-  ssh web` + sshSuffix + ` uptime`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.configSSH(write) },
-	}
-	sub.Flags().BoolVar(&write, "write", false, "write it, instead of printing it")
-	c.AddCommand(sub)
-	return c
-}
-
-func (a *app) configSSH(write bool) error {
-	d, err := a.state()
-	if err != nil {
-		return err
-	}
-	options, err := sshOptions(d.File("known_hosts"))
-	if err != nil {
-		return err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "# Written by `sallyport config ssh --write`.\nHost *%s\n", sshSuffix)
-	for _, o := range options {
-		key, value, _ := strings.Cut(o, "=")
-		fmt.Fprintf(&b, "  %s %s\n", key, value)
-	}
-	if !write {
-		_, err := io.WriteString(a.stdout, b.String())
-		return err
-	}
-	file := d.File("ssh_config")
-	if err := replace(file, b.String()); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	home := a.getenv("HOME")
-	if home == "" {
-		return errors.New("config ssh: HOME is not set")
-	}
-	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
-		return fmt.Errorf("config ssh: %w", err)
-	}
-	return a.include(filepath.Join(home, ".ssh", "config"), "Include \""+file+"\"\n", file)
-}
-
-// include puts a line at the head of ssh's configuration, where no Host block is open yet.
-func (a *app) include(config, line, file string) error {
-	old, err := os.ReadFile(config)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("config ssh: %w", err)
-	}
-	if !strings.Contains(string(old), line) {
-		if err := replace(config, line+string(old)); err != nil {
-			return fmt.Errorf("write %s: %w", config, err)
-		}
-	}
-	_, err = fmt.Fprintf(a.stdout, "%s\nincluded by %s: try `ssh TARGET%s`\n", file, config, sshSuffix)
-	return err
-}
-
-// replace writes a whole file or none, for this user alone. Where the path is a link, what it leads to is replaced.
-func replace(path, text string) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".sallyport-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -1,5 +1,5 @@
-// Package ssh is what a local endpoint knows of SSH: how programs name it, and how to tell an SSH client that there is no connection.
-// It refuses everything: what a client may do is decided by the agent's room.
+// Package ssh is what a local endpoint knows of SSH: how programs name it, how to tell an SSH client that there is no connection, and which key the
+// agent shows, which the channel below has proved already. It refuses everything: what a client may do is decided by the agent's room.
 package ssh
 
 import (

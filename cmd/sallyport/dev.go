@@ -50,6 +50,7 @@ that was answered. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, t
 				}
 				c.AgentBinary = bin
 			}
+			c.Getenv = os.Getenv
 			if err := n.read(&c.Notify); err != nil {
 				return err
 			}

@@ -24,18 +24,18 @@ func (d *decider) wouldDecide(r *http.Request) (access.Decision, error) {
 	now := d.now()
 	claims, err := d.Verifier.Request(r.Context(), r, d.Base, d.Items, now)
 	if err != nil {
-		return access.Decision{}, d.refusal("the caller's proof", err)
+		return access.Decision{}, d.refusal(r.Context(), "the caller's proof", err)
 	}
 	var req api.CanRequest
 	if err := api.Read(r, &req); err != nil {
 		return access.Decision{}, err
 	}
 	if _, _, err := token.Live(r.Context(), d.Items, claims, now); err != nil {
-		return access.Decision{}, d.refusal("the lineage", err)
+		return access.Decision{}, d.refusal(r.Context(), "the lineage", err)
 	}
 	bundle, err := d.Bundles.Active(r.Context())
 	if err != nil {
-		return access.Decision{}, d.noDecision("the policy", err)
+		return access.Decision{}, d.noDecision(r.Context(), "the policy", err)
 	}
 	cmd := access.Command{Verb: "CAN", Complete: true, State: access.State{Database: req.Database},
 		Facts:   access.Facts{HasWhere: true, Statement: 1}, // the question is about a command with every care taken

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -28,7 +29,7 @@ func (d *decider) check(ctx context.Context, agent token.Agent, req *api.CheckRe
 	}
 	bundle, err := d.Bundles.Active(ctx)
 	if err != nil {
-		return api.CheckResponse{}, d.noDecision("the policy", err)
+		return api.CheckResponse{}, d.noDecision(ctx, "the policy", err)
 	}
 	c := &checking{decider: d, agent: agent, bundle: bundle, roots: roots{items: d.Items}, now: d.now()}
 	answers := make([]api.Answer, len(req.Asks))
@@ -75,17 +76,35 @@ type checking struct {
 
 // answer decides one Ask. A panic on the way answers with an error like everything else that is not a decision.
 func (c *checking) answer(ctx context.Context, a *api.Ask) (ans api.Answer) {
+	if len(a.Commands) > 0 {
+		ctx = telemetry.InCommand(ctx, string(a.Session), string(a.Commands[0].ID))
+	}
+	defer func() { count(ctx, ans) }()
 	defer func() {
 		if p := recover(); p != nil {
-			c.Log.Error("panic while deciding", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			c.Log.ErrorContext(ctx, "panic while deciding", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			ans = api.Answer{Session: a.Session, Error: api.Because(api.ErrInternal, "the broker's log has the reason", "internal error")}
 		}
 	}()
 	decisions, err := c.ask(ctx, a)
 	if err != nil {
-		return api.Answer{Session: a.Session, Error: c.refusal("the broker", err)}
+		return api.Answer{Session: a.Session, Error: c.refusal(ctx, "the broker", err)}
 	}
 	return api.Answer{Session: a.Session, Decisions: decisions}
+}
+
+// count adds an answer to the call's figures. An ask without decisions was refused whole.
+func count(ctx context.Context, ans api.Answer) {
+	for _, d := range ans.Decisions {
+		telemetry.Add(ctx, telemetry.Decisions, 1)
+		switch d.Outcome {
+		case access.Allow:
+		case access.Hold:
+			telemetry.Add(ctx, telemetry.HeldCommands, 1)
+		default:
+			telemetry.Add(ctx, telemetry.Denials, 1)
+		}
+	}
 }
 
 // ask: who asks and is it still alive; what does policy say; store that; answer.
@@ -99,7 +118,7 @@ func (c *checking) ask(ctx context.Context, a *api.Ask) ([]access.Decision, erro
 	}
 	seat, err := c.live.enter(ctx, st, a.State)
 	if err != nil {
-		return nil, c.noDecision("the session's turn", err)
+		return nil, c.noDecision(ctx, "the session's turn", err)
 	}
 	defer c.live.leave(seat)
 	if err := c.stillOpen(ctx, seat); err != nil {
@@ -131,7 +150,7 @@ func (c *checking) stillOpen(ctx context.Context, s *seat) error {
 		case errors.Is(err, store.ErrNotFound):
 			s.over = "the broker has no record of it"
 		case err != nil:
-			return c.noDecision("the session's record", err)
+			return c.noDecision(ctx, "the session's record", err)
 		case rec.Status != session.Open:
 			s.over = fmt.Sprintf("it is %s: %s", rec.Status, rec.Reason)
 		default:
@@ -149,7 +168,7 @@ func (c *checking) stillOpen(ctx context.Context, s *seat) error {
 func (d *decider) end(ctx context.Context, s *seat, reason string) error {
 	s.over = reason
 	if err := session.End(ctx, d.Items, s.id, reason, d.now()); err != nil {
-		d.Log.Error("session could not be marked as ended", "session", s.id, "error", err)
+		d.Log.ErrorContext(ctx, "session could not be marked as ended", "session", s.id, "error", err)
 	}
 	return api.Because(api.ErrRevoked, "connect again", "session %s is over: %s", s.id, reason).By(api.RuleSessionOver)
 }
@@ -160,7 +179,7 @@ type standing struct{ code, rule, reason, hint string }
 // standing looks at the lineage (strongly), the session's own time and its view of the data.
 func (c *checking) standing(ctx context.Context, st token.State) (standing, error) {
 	if dead, err := c.roots.dead(ctx, st.Lineage, c.now); err != nil {
-		return standing{}, c.noDecision("the lineage", err)
+		return standing{}, c.noDecision(ctx, "the lineage", err)
 	} else if dead.rule != "" {
 		return dead, nil
 	}

@@ -38,7 +38,7 @@ func (d *decider) claim(ctx context.Context, agent token.Agent, req *api.ClaimRe
 	}
 	bundle, err := d.Bundles.Active(ctx)
 	if err != nil {
-		return api.ClaimResponse{}, d.noDecision("the policy", err)
+		return api.ClaimResponse{}, d.noDecision(ctx, "the policy", err)
 	}
 	now := d.now()
 	c := &claiming{checking: &checking{decider: d, agent: agent, bundle: bundle, roots: roots{items: d.Items}, now: now}, req: req, state: st,
@@ -54,7 +54,7 @@ func (d *decider) claim(ctx context.Context, agent token.Agent, req *api.ClaimRe
 			continue // somebody was faster: look again at what is there now
 		}
 		if err != nil {
-			return api.ClaimResponse{}, c.refusal("the approvals", err)
+			return api.ClaimResponse{}, c.refusal(ctx, "the approvals", err)
 		}
 		return api.ClaimResponse{Decision: dec}, nil
 	}
@@ -74,7 +74,7 @@ type claiming struct {
 func (c *claiming) mayRun(ctx context.Context) error {
 	seat, err := c.live.enter(ctx, c.state, c.req.State)
 	if err != nil {
-		return c.noDecision("the session's turn", err)
+		return c.noDecision(ctx, "the session's turn", err)
 	}
 	defer c.live.leave(seat)
 	if err := c.stillOpen(ctx, seat); err != nil {
@@ -91,7 +91,7 @@ func (c *claiming) try(ctx context.Context) (access.Decision, error) {
 		return access.Decision{}, api.Because(api.ErrNotFound, "", "no approval %q in this session", c.req.Approval)
 	}
 	if err != nil {
-		return access.Decision{}, c.noDecision("the approvals", err)
+		return access.Decision{}, c.noDecision(ctx, "the approvals", err)
 	}
 	cmd := &c.req.Command
 	if rec.Command != cmd.ID || rec.Seq != cmd.Seq || rec.Digest != c.digest || rec.Target != c.state.Target || !sameTouches(rec.Touches, cmd.Touches) {
@@ -188,7 +188,7 @@ func (c *claiming) store(ctx context.Context, rec approval.Record, it store.Item
 	if err == nil || errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	return c.noDecision("the approvals", err)
+	return c.noDecision(ctx, "the approvals", err)
 }
 
 // claimed answers a claim whose approval was used already: the same claim again, soon enough, gets the stored decision.
@@ -202,7 +202,7 @@ func (c *claiming) claimed(ctx context.Context, rec approval.Record) (access.Dec
 	}
 	stored, err := c.stored(ctx, rec)
 	if err != nil {
-		return access.Decision{}, c.noDecision("the evidence", err)
+		return access.Decision{}, c.noDecision(ctx, "the evidence", err)
 	}
 	a, dec := stored.Approval, stored.Decision
 	if stored.Kind != audit.KindClaim || a == nil || dec == nil || stored.ID != string(c.req.Command.ID) || a.ID != rec.ID || a.Digest != c.digest {
@@ -238,7 +238,7 @@ func (c *claiming) over(ctx context.Context, rec approval.Record, why standing) 
 		return access.Decision{}, fmt.Errorf("claim: %w", err)
 	}
 	if err := c.Items.Put(ctx, w); err != nil && !errors.Is(err, store.ErrConflict) {
-		return access.Decision{}, c.noDecision("the evidence", err)
+		return access.Decision{}, c.noDecision(ctx, "the evidence", err)
 	}
 	return dec, nil
 }

@@ -35,13 +35,13 @@ func (d *decider) close(ctx context.Context, agent token.Agent, req *api.CloseRe
 	}
 	seat, err := d.live.enter(ctx, st, req.State)
 	if err != nil {
-		return struct{}{}, d.noDecision("the session's turn", err)
+		return struct{}{}, d.noDecision(ctx, "the session's turn", err)
 	}
 	defer d.live.leave(seat)
 	now := d.now()
 	last, note, err := d.lastStored(ctx, seat, st, req, now)
 	if err != nil {
-		return struct{}{}, d.noDecision("the evidence", err)
+		return struct{}{}, d.noDecision(ctx, "the evidence", err)
 	}
 	id, err := token.NewID(now)
 	if err != nil {
@@ -61,7 +61,7 @@ func (d *decider) close(ctx context.Context, agent token.Agent, req *api.CloseRe
 		return struct{}{}, api.Because(api.ErrNotFound, "", "session %s is not known", st.Session)
 	}
 	if err != nil {
-		return struct{}{}, d.noDecision("the session's record", err)
+		return struct{}{}, d.noDecision(ctx, "the session's record", err)
 	}
 	seat.over = "it was closed"
 	return struct{}{}, nil

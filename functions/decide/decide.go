@@ -102,17 +102,17 @@ func isCaller(agent token.Agent, named access.AgentName) error {
 }
 
 // noDecision is the answer where a store did not: the reason is logged, the caller learns that nothing may run.
-func (d *decider) noDecision(op string, err error) *api.Error {
-	d.Log.Error("no decision", "operation", op, "error", err)
+func (d *decider) noDecision(ctx context.Context, op string, err error) *api.Error {
+	d.Log.ErrorContext(ctx, "no decision", "operation", op, "error", err)
 	return api.Because(api.ErrUnavailable, "nothing ran; ask again with the same command ids", "no decision: %s did not answer", op)
 }
 
 // refusal is err where it is one that may cross the boundary, and otherwise that no decision was reached.
-func (d *decider) refusal(op string, err error) *api.Error {
+func (d *decider) refusal(ctx context.Context, op string, err error) *api.Error {
 	if e := (*api.Error)(nil); errors.As(err, &e) {
 		return e
 	}
-	return d.noDecision(op, err)
+	return d.noDecision(ctx, op, err)
 }
 
 // state opens a session's sealed state and binds it to the agent that signed the call: by the name that the CA gave it, so

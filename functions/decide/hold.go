@@ -24,7 +24,7 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 	case err == nil:
 		return true, nil
 	case !errors.Is(err, store.ErrNotFound):
-		return false, p.noDecision("the evidence", err)
+		return false, p.noDecision(ctx, "the evidence", err)
 	}
 	h, ok := p.bundle.Hold(dec.HoldName)
 	if !ok {
@@ -47,7 +47,7 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 		return false, nil
 	}
 	if err != nil {
-		return false, p.noDecision("the approvals", err)
+		return false, p.noDecision(ctx, "the approvals", err)
 	}
 	dec.Approval, dec.Link, dec.Expires = id, p.Console+"/approve/"+string(id), expires
 	p.held = &approval.Record{

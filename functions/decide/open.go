@@ -44,7 +44,7 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 	}
 	bundle, err := d.Bundles.Active(ctx)
 	if err != nil {
-		return api.OpenResponse{}, d.noDecision("the policy", err)
+		return api.OpenResponse{}, d.noDecision(ctx, "the policy", err)
 	}
 	o := &opening{decider: d, agent: agent, req: req, claims: claims, bundle: bundle, now: now}
 	dec, err := o.rule(ctx)
@@ -58,7 +58,7 @@ func (d *decider) open(ctx context.Context, agent token.Agent, req *api.OpenRequ
 	if err := d.Items.Put(ctx, nonce); errors.Is(err, store.ErrConflict) {
 		return api.OpenResponse{}, api.Because(api.ErrDenied, "connect again", "the nonce was used before").By(api.RuleSessionProof)
 	} else if err != nil {
-		return api.OpenResponse{}, d.noDecision("the nonces", err)
+		return api.OpenResponse{}, d.noDecision(ctx, "the nonces", err)
 	}
 	return o.store(ctx, dec)
 }
@@ -111,7 +111,7 @@ func (o *opening) rule(ctx context.Context) (access.Decision, error) {
 	r := roots{items: o.Items}
 	dead, err := r.dead(ctx, lineage, o.now)
 	if err != nil {
-		return access.Decision{}, o.noDecision("the lineage", err)
+		return access.Decision{}, o.noDecision(ctx, "the lineage", err)
 	}
 	if dead.rule != "" {
 		return access.Decision{Code: dead.code, Rule: dead.rule, Reasons: []string{dead.reason}, Hint: dead.hint}, nil
@@ -142,7 +142,7 @@ func (o *opening) deny(ctx context.Context, dec access.Decision) error {
 	}
 	// A conflict means that an attempt under this id is stored already, and it is no session that this call opened.
 	if err := o.Items.Put(ctx, w); err != nil && !errors.Is(err, store.ErrConflict) {
-		return o.noDecision("the evidence", err)
+		return o.noDecision(ctx, "the evidence", err)
 	}
 	kind := api.ErrDenied
 	switch dec.Rule {
@@ -186,7 +186,7 @@ func (o *opening) store(ctx context.Context, dec access.Decision) (api.OpenRespo
 		return api.OpenResponse{}, api.Because(api.ErrConflict, "connect again", "session %s was opened, refused or ended before", st.Session)
 	}
 	if err != nil {
-		return api.OpenResponse{}, o.noDecision("the evidence", err)
+		return api.OpenResponse{}, o.noDecision(ctx, "the evidence", err)
 	}
 	o.classes.same(st.Bundle, o.bundle)
 	if err := o.remember(ctx, st, sealed); err != nil {
@@ -200,7 +200,7 @@ func (o *opening) store(ctx context.Context, dec access.Decision) (api.OpenRespo
 func (o *opening) remember(ctx context.Context, st token.State, sealed string) error {
 	s, err := o.live.enter(ctx, st, sealed)
 	if err != nil {
-		return o.noDecision("the session's turn", err)
+		return o.noDecision(ctx, "the session's turn", err)
 	}
 	defer o.live.leave(s)
 	s.looked = o.now

@@ -34,7 +34,7 @@ type plan struct {
 func (p *plan) sequence(ctx context.Context) (repeated bool, err error) {
 	s, first := p.seat, p.ask.Commands[0].Seq
 	if err := p.resolve(ctx, s); err != nil {
-		return false, p.noDecision("the evidence", err)
+		return false, p.noDecision(ctx, "the evidence", err)
 	}
 	switch {
 	case s.last == 0 || first > s.last+1:
@@ -105,7 +105,7 @@ func (p *plan) again(ctx context.Context) ([]access.Decision, error) {
 	p.decisions = nil // what was just settled was not stored
 	stored, err := p.stored(ctx, p.key)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, p.noDecision("the evidence", err)
+		return nil, p.noDecision(ctx, "the evidence", err)
 	}
 	if err != nil || !p.same(stored) {
 		return nil, p.end(ctx, p.seat, fmt.Sprintf("sequence %d was seen twice", p.ask.Commands[0].Seq))
@@ -177,7 +177,7 @@ func (p *plan) decide(ctx context.Context) ([]access.Decision, error) {
 		return nil, api.Because(api.ErrTooLarge, "send less in one command", "the command does not fit the evidence")
 	case err != nil:
 		p.seat.unsure = &p.key
-		return nil, p.noDecision("the evidence", err)
+		return nil, p.noDecision(ctx, "the evidence", err)
 	}
 	p.seat.follow(p.entries)
 	if p.standing.rule == api.RulePolicyChanged {

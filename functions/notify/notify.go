@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/approval"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/telemetry"
 )
 
 // Mail delivers one message to all that it is for, or to nobody.
@@ -154,6 +155,9 @@ func (n *Notifier) Sweep(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
+	telemetry.Most(ctx, telemetry.ApprovalsPending, float64(f.Pending))
+	telemetry.Most(ctx, telemetry.OldestApprovalSeconds, f.Oldest.Seconds())
+	telemetry.Most(ctx, telemetry.DeliveriesFailed, float64(f.Failed))
 	if n.Figures != nil {
 		n.Figures(f)
 	}

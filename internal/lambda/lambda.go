@@ -4,10 +4,12 @@ package lambda
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -15,16 +17,59 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	runtime "github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"github.com/sallyport/sallyport/internal/telemetry"
 )
 
 // maxAnswer bounds an answer's body in bytes: Lambda carries 6 MB, of which base64 takes a third.
 const maxAnswer = 4 << 20
 
-// Serve runs the handler for the function's life. It does not return.
-func Serve(h http.Handler) {
+// Getenv is the process's environment.
+type Getenv = func(string) string
+
+// Serve runs the handler that build makes for the function's life. It returns where there is none.
+func Serve(name string, getenv Getenv, build func(ctx context.Context, getenv Getenv, log *slog.Logger) (http.Handler, error)) error {
+	t, h, err := start(name, getenv, build)
+	if err != nil {
+		return err
+	}
+	h = t.Serve(h)
 	runtime.Start(func(ctx context.Context, e events.LambdaFunctionURLRequest) (events.LambdaFunctionURLResponse, error) {
-		return Answer(ctx, h, e)
+		defer t.Flush(ctx) // afterwards the process is frozen
+		return Answer(telemetry.WithRequest(ctx, requestID(ctx)), h, e)
 	})
+	return nil
+}
+
+// Schedule runs a function that nobody waits for: by a schedule, or a stream that only says that there is something to do.
+func Schedule(name string, getenv Getenv, build func(ctx context.Context, getenv Getenv, log *slog.Logger) (func(ctx context.Context) error, error)) error {
+	t, run, err := start(name, getenv, build)
+	if err != nil {
+		return err
+	}
+	runtime.Start(func(ctx context.Context) error {
+		defer t.Flush(ctx)
+		return t.Run(ctx, requestID(ctx), name, run)
+	})
+	return nil
+}
+
+// start makes what a function tells, and what it does: under Lambda one call at a time, figures in its lines, by the name that Lambda gave it.
+func start[T any](name string, getenv Getenv, build func(ctx context.Context, getenv Getenv, log *slog.Logger) (T, error)) (t *telemetry.Telemetry, what T, err error) {
+	t, err = telemetry.New(telemetry.Config{Function: cmp.Or(getenv("AWS_LAMBDA_FUNCTION_NAME"), name), Getenv: getenv, Figures: true, Single: true})
+	if err == nil {
+		what, err = build(context.Background(), getenv, t.Log())
+	}
+	return t, what, err
+}
+
+// requestID is AWS's own id of the invocation, by which its logs and traces know it.
+func requestID(ctx context.Context) string {
+	if c, ok := lambdacontext.FromContext(ctx); ok {
+		return c.AwsRequestID
+	}
+	return ""
 }
 
 // Answer is one request. Of what the caller sent, the method, path, query, headers, cookies and body reach the handler; the host is the

@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/internal/keyfile"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/sqlite"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -83,6 +84,7 @@ type broker struct {
 	api      http.Handler
 	pages    http.Handler
 	log      *slog.Logger
+	tel      *telemetry.Telemetry
 
 	mu      sync.Mutex
 	addr    string
@@ -90,8 +92,8 @@ type broker struct {
 	served  chan struct{}
 }
 
-func newBroker(ctx context.Context, s *stores, at ports, relays []string, log *slog.Logger) (*broker, error) {
-	b := &broker{stores: s, addr: at.Broker, log: log}
+func newBroker(ctx context.Context, s *stores, at ports, relays []string, tel *telemetry.Telemetry) (*broker, error) {
+	b := &broker{stores: s, addr: at.Broker, log: tel.Log(), tel: tel}
 	tokenKey, err := s.keys.Signer("token")
 	if err != nil {
 		return nil, err
@@ -175,7 +177,7 @@ func (b *broker) functions(base string, at ports, relays []string) error {
 	h, err = approve.New(approve.Config{Items: b.items, Evidence: b.evidence, Bundles: source, Verifier: b.verifier, Base: console, API: base, StateKey: b.state,
 		OIDC: approve.OIDC{Issuer: issuer, ClientID: ConsoleClient}, Log: b.log})
 	mount(h, err, api.PathApprovals, api.PathApprovals+"/", api.PathSessions, api.PathSessions+"/", api.PathActors)
-	b.api, b.pages = mux, h
+	b.api, b.pages = b.tel.Serve(mux), b.tel.Serve(h)
 	return failed
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/localstack/idp"
 	"github.com/sallyport/sallyport/policies"
@@ -28,7 +29,8 @@ type Config struct {
 	AgentConfig string // the agent's targets; "" starts no agent
 	PolicyDir   string // "" uses the pack guarded-postgres
 	AgentBinary string
-	Notify      Notify // who is told of approvals
+	Notify      Notify              // who is told of approvals
+	Getenv      func(string) string // for OTEL_EXPORTER_OTLP_ENDPOINT and its like; nil: no traces
 	Log         *slog.Logger
 	// Outage receives true to stop the broker and false to start it again; nil never does.
 	Outage <-chan bool
@@ -88,7 +90,11 @@ func (r *runner) run(ctx context.Context, s *stores, file string) (err error) {
 		return err
 	}
 	defer ls.close()
-	if r.broker, err = newBroker(ctx, s, r.at, []string{r.at.Relay}, r.log.With("part", "broker")); err != nil {
+	tel, err := telemetry.New(telemetry.Config{Function: "sallyport-dev", Log: r.log.With("part", "broker").Handler(), Getenv: r.c.Getenv})
+	if err != nil {
+		return err
+	}
+	if r.broker, err = newBroker(ctx, s, r.at, []string{r.at.Relay}, tel); err != nil {
 		return err
 	}
 	if err := r.broker.publish(ctx, bundle); err != nil {
@@ -178,6 +184,7 @@ func (r *runner) serve(ctx context.Context, parts *sync.WaitGroup, ls *listeners
 		}
 	})
 	parts.Go(func() { r.broker.sealing(ctx) })
+	parts.Go(func() { r.broker.tel.Keep(ctx) })
 	told, err := r.c.Notify.notifier(r.broker.items, "http://"+r.at.Console, r.log.With("part", "notify"))
 	if err != nil {
 		return err

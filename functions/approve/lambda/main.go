@@ -17,15 +17,12 @@ import (
 )
 
 func main() {
-	h, err := handler(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "approve:", err)
-		os.Exit(1)
-	}
-	lambda.Serve(h)
+	err := lambda.Serve("approve", os.Getenv, handler)
+	fmt.Fprintln(os.Stderr, "approve:", err) // it returns only before it has begun
+	os.Exit(1)
 }
 
-func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
+func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
 	s.BehindOrigin(ctx)
 	c := approve.Config{Items: s.Items(), Evidence: s.Evidence(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), StateKey: s.StateKey(ctx), Log: log,

@@ -15,15 +15,12 @@ import (
 )
 
 func main() {
-	h, err := handler(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "changes:", err)
-		os.Exit(1)
-	}
-	lambda.Serve(h)
+	err := lambda.Serve("changes", os.Getenv, handler)
+	fmt.Fprintln(os.Stderr, "changes:", err) // it returns only before it has begun
+	os.Exit(1)
 }
 
-func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
+func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
 	c := changes.Config{Items: s.Items(), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx), Bundles: s.Bundles(), Log: log}
 	if err := s.Err(); err != nil {

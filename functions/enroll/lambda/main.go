@@ -15,15 +15,12 @@ import (
 )
 
 func main() {
-	h, err := handler(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "enroll:", err)
-		os.Exit(1)
-	}
-	lambda.Serve(h)
+	err := lambda.Serve("enroll", os.Getenv, handler)
+	fmt.Fprintln(os.Stderr, "enroll:", err) // it returns only before it has begun
+	os.Exit(1)
 }
 
-func handler(ctx context.Context, getenv func(string) string, log *slog.Logger) (http.Handler, error) {
+func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
 	c := enroll.Config{Items: s.Items(), Verifier: s.Verifier(ctx), CA: s.CA(ctx), Bundles: s.Bundles(), Relays: s.Relays(), Log: log}
 	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return enroll.New(c) })

@@ -15,15 +15,12 @@ import (
 )
 
 func main() {
-	n, err := notifier(context.Background(), os.Getenv, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "notify:", err)
-		os.Exit(1)
-	}
-	lambda.Changes(n.Changed, n.Sweep)
+	err := lambda.Changes("notify", os.Getenv, notifier)
+	fmt.Fprintln(os.Stderr, "notify:", err) // it returns only before it has begun
+	os.Exit(1)
 }
 
-func notifier(ctx context.Context, getenv func(string) string, log *slog.Logger) (*notify.Notifier, error) {
+func notifier(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (*notify.Notifier, error) {
 	s := stack.Open(getenv)
 	c, err := channels(notify.Config{Items: s.Items(), Console: s.Console(), Log: log}, s.Notify(ctx))
 	if err := errors.Join(s.Err(), err); err != nil {

@@ -6,24 +6,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
-	"github.com/aws/aws-lambda-go/lambda"
-
 	"github.com/sallyport/sallyport/functions/seal"
+	"github.com/sallyport/sallyport/internal/lambda"
 	"github.com/sallyport/sallyport/internal/stack"
 )
 
 func main() {
-	f, err := handler(context.Background(), os.Getenv)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "seal:", err)
-		os.Exit(1)
-	}
-	lambda.Start(f)
+	err := lambda.Schedule("seal", os.Getenv, handler)
+	fmt.Fprintln(os.Stderr, "seal:", err) // it returns only before it has begun
+	os.Exit(1)
 }
 
-func handler(ctx context.Context, getenv func(string) string) (func(context.Context) error, error) {
+func handler(ctx context.Context, getenv lambda.Getenv, _ *slog.Logger) (func(context.Context) error, error) {
 	s := stack.Open(getenv)
 	evidence := s.Evidence()
 	c := seal.Config{Items: s.Items(), Feed: s.Feed(), Blobs: evidence, Heads: evidence, Signer: s.Signer(ctx, stack.KeyCheckpoint), Origin: s.Setting(stack.Origin)}
@@ -36,7 +33,6 @@ func handler(ctx context.Context, getenv func(string) string) (func(context.Cont
 	}
 	return func(ctx context.Context) error {
 		_, lost := sealer.CloseLost(ctx) // whatever becomes of it, entries are sealed
-		_, err := sealer.Seal(ctx)
-		return errors.Join(lost, err)
+		return errors.Join(lost, sealer.Run(ctx))
 	}, nil
 }

@@ -28,6 +28,7 @@ type (
 		Env         []string `yaml:"env"`
 		KeepFiles   bool     `yaml:"keep_files"`
 		OmitInput   bool     `yaml:"omit_input"`
+		Reap        bool     `yaml:"reap"`
 		Algorithms  []string `yaml:"old_algorithms"`
 		NoStrictKex bool     `yaml:"without_strict_kex"`
 		Certificate *sshCert `yaml:"certificate"` // beside user_ca
@@ -56,7 +57,7 @@ func (c *Config) SSH() map[access.TargetName]ssh.Settings {
 
 // check makes the settings, and says how the host proves itself where it does so by other means than one key.
 func (t *sshTarget) check(dir, host, port string, signs bool) (*ssh.Settings, *protocol.Peer, error) {
-	s := &ssh.Settings{Forward: t.Forward, Listen: t.Listen, Env: t.Env, KeepFiles: t.KeepFiles, OmitInput: t.OmitInput, Algorithms: t.Algorithms, NoStrictKex: t.NoStrictKex}
+	s := &ssh.Settings{Forward: t.Forward, Listen: t.Listen, Env: t.Env, KeepFiles: t.KeepFiles, OmitInput: t.OmitInput, Reap: t.Reap, Algorithms: t.Algorithms, NoStrictKex: t.NoStrictKex}
 	for _, m := range t.Shells {
 		s.Shells = append(s.Shells, ssh.Mode(m))
 	}

@@ -39,8 +39,8 @@ func TestSSH(t *testing.T) {
 		ssh  ssh.Settings
 		peer protocol.Peer
 	}{
-		"all that can be allowed": {`password: {env: P}, host_key: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ssh: {shells: [terminal, line], forward: true, listen: true, env: [APP_*, TZ], keep_files: true, omit_input: true}`,
-			ssh.Settings{Shells: []ssh.Mode{ssh.ModeTerminal, ssh.ModeLine}, Forward: true, Listen: true, Env: []string{"APP_*", "TZ"}, KeepFiles: true, OmitInput: true}, pinned},
+		"all that can be allowed": {`password: {env: P}, host_key: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ssh: {shells: [terminal, line], forward: true, listen: true, env: [APP_*, TZ], keep_files: true, omit_input: true, reap: true}`,
+			ssh.Settings{Shells: []ssh.Mode{ssh.ModeTerminal, ssh.ModeLine}, Forward: true, Listen: true, Env: []string{"APP_*", "TZ"}, KeepFiles: true, OmitInput: true, Reap: true}, pinned},
 		"known hosts": {`password: {env: P}, ssh: {known_hosts: known, revoked_host_keys: revoked}`,
 			ssh.Settings{RevokedFile: "/etc/revoked"}, protocol.Peer{Mode: "verify-full", ServerName: "web.internal:2222", CAFile: "/etc/known"}},
 		"an authority": {`password: {env: P}, ssh: {host_ca: ["` + text + `"], host_name: web.example}`,

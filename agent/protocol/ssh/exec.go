@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,11 @@ func (c *channel) perform(ctx context.Context, r *run, j job) (ending, *access.D
 
 // prepare sets a channel of the host up for a job, and uses the permit.
 func (c *channel) prepare(r *run, j job, target ssh.Channel) *access.Denied {
-	for _, v := range c.env {
+	env := c.env
+	if c.l.settings.Reap {
+		env = append(slices.Clone(env), variable{reapName, c.l.mark})
+	}
+	for _, v := range env {
 		if _, err := target.SendRequest("env", false, ssh.Marshal(&v)); err != nil {
 			break // the exec tells
 		}
@@ -191,32 +196,8 @@ func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, 
 		}
 	case <-ctx.Done():
 	}
-	c.l.kills.Go(func() { kill(ctx, target, copied) })
+	c.l.kills.Go(func() { c.kill(ctx, target, copied, j.pty != nil) })
 	return e, nil
-}
-
-// killWait is what a program has to end when it is told to: a session that is revoked has ended within a second.
-const killWait = 500 * time.Millisecond
-
-// kill ends a program of the host: it is told to, then made to, and loses its channel, which takes its terminal away. A closed channel alone lets a
-// program without a terminal run on until it next reads or writes. One whose client left is told to, and not more: as with any
-// connection that breaks, what it does then is its own matter.
-func kill(ctx context.Context, target ssh.Channel, gone <-chan struct{}) {
-	signal(target, "TERM")
-	if !errors.Is(context.Cause(ctx), errGone) {
-		wait := time.NewTimer(killWait)
-		defer wait.Stop()
-		select {
-		case <-gone:
-		case <-wait.C:
-			signal(target, "KILL")
-		}
-	}
-	_ = target.Close()
-}
-
-func signal(target ssh.Channel, name string) {
-	_, _ = target.SendRequest("signal", false, ssh.Marshal(&struct{ Name string }{name})) // a host that is gone runs nothing of ours
 }
 
 // conclude is how a job ended, for the record.

@@ -111,7 +111,7 @@ func (c *channel) output(p *gate.Permit, carries bool) (out, errOut io.WriteClos
 	if len(classes) == 0 {
 		return out, errOut
 	}
-	f := mask.NewFinder(classes)
+	f := mask.NewFinder(classes, c.l.s.MaskKey)
 	if errOut = f.Stream(errOut); !carries { // see classes
 		out = f.Stream(out)
 	}

@@ -61,10 +61,10 @@ func heldText(h access.HeldCommand) string {
 		printable(h.Name), h.Expires.UTC().Format(time.RFC3339), printable(h.Link))
 }
 
-// printable keeps what others chose from steering the client's terminal.
+// printable keeps what others chose from steering the client's terminal, and from showing as something else than it is.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar {
 			return '?'
 		}
 		return r

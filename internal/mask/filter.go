@@ -12,6 +12,7 @@ type filter struct {
 	past   int64  // bytes of the stream before carry
 	found  [detectorCount]int64
 	likely bool // what is kept back hardly comes about but in a value
+	fixed  bool // as many bytes come out as go in: stars for what is masked
 }
 
 func newFilter(f *Finder, show func([]byte)) *filter {
@@ -51,17 +52,28 @@ func (x *filter) release() { x.run(x.carry, true, true) }
 
 // run scans all of b, which begins with carry.
 func (x *filter) run(b []byte, final, later bool) {
+	var out *[]byte // what is shown, once it differs from b
 	if x.c.open != nil {
 		x.c.skip(b)
+		if x.fixed && x.c.pos > x.shown {
+			out = buffers.Get().(*[]byte)
+			*out = stars((*out)[:0], x.c.pos-x.shown)
+		}
 		x.shown = max(x.shown, x.c.pos)
 	}
-	var out *[]byte // what is shown, once it differs from b
 	var m match
 	for m = x.f.scan(b, &x.c, final); m.v == yes; m = x.f.scan(b, &x.c, final) {
 		x.found[m.class.kind]++
 		if out == nil {
 			out = buffers.Get().(*[]byte)
 			*out = (*out)[:0]
+		}
+		if x.fixed {
+			from := max(m.at, x.shown)
+			*out = append(*out, b[x.shown:from]...)
+			x.shown = max(x.shown, x.c.pass(&m, b))
+			*out = stars(*out, x.shown-from)
+			continue
 		}
 		if m.at >= x.shown {
 			*out = m.hide(append(*out, b[x.shown:m.at]...), b)
@@ -93,6 +105,13 @@ func (x *filter) run(b []byte, final, later bool) {
 		x.show(plain)
 	}
 	x.keep(b, m.at)
+}
+
+func stars(dst []byte, n int) []byte {
+	for range n {
+		dst = append(dst, '*')
+	}
+	return dst
 }
 
 // keep keeps b from at on, and a little before it.

@@ -124,10 +124,14 @@ func (s *Stream) Counts() map[string]int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counts := map[string]int64{}
-	for d, n := range s.f.found {
+	s.f.f.counts(&s.f.found, counts)
+	return counts
+}
+
+func (f *Finder) counts(found *[detectorCount]int64, counts map[string]int64) {
+	for d, n := range found {
 		if n > 0 {
-			counts[s.f.f.use[d].class] += n
+			counts[f.use[d].class] += n
 		}
 	}
-	return counts
 }

@@ -341,6 +341,7 @@ func (f *front) command(text string, params []access.Param, prepare bool) (acces
 	st := f.st
 	st.inTxn = f.seg.inTxn
 	c, p := commandOf(text, params, st, f.cat, prepare)
+	c.Classes = append(slices.Clip(c.Classes), detected(f.s.Classes, p)...)
 	if f.seg.unsure && c.Complete {
 		c.Complete, c.Why = false, "it follows a command that may change what names mean, before one Sync"
 		c.Touches = append(slices.Clone(c.Touches), access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: f.st.database}})

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
@@ -39,9 +40,10 @@ func fieldsOfRow(body []byte) ([]field, error) {
 	return fields, nil
 }
 
-// maskedField is one masked column of a result.
+// maskedField is one column of a result that is masked, or looked into for what nobody classified.
 type maskedField struct {
 	index  int
+	look   look
 	class  string
 	masker mask.Masker
 	shape  mask.Shape
@@ -49,11 +51,24 @@ type maskedField struct {
 	count  int64
 }
 
+// look says how a column is looked into. The zero look masks the whole of it.
+type look uint8
+
+const (
+	lookNot    look = iota
+	lookText        // what is found is masked in its place
+	lookNumber      // digits, of which something is found or not: then the whole is masked
+	lookOpaque      // bytes of a form of their own: where something is found, the whole becomes NULL
+)
+
 // masking says what happens to the rows of one result. The zero masking lets everything pass.
 type masking struct {
 	fields  int
 	columns []maskedField // by index
-	grow    int           // the most bytes by which a row can become longer
+	grow    int           // the most bytes by which a row can become longer, but for what detectors find
+	finder  *mask.Finder  // of columns that are looked into
+	found   map[string]int64
+	tmp     []byte
 }
 
 // classifier names the class of a field: the catalogue.
@@ -61,32 +76,80 @@ type classifier interface {
 	class(o origin) (class, masker string, known bool)
 }
 
-// maskingOf resolves a result's fields to what must be masked. A class is let through only where the command's facts had
-// named it, so that policy was asked about it, and the permit does not oblige to mask it. A field that the catalogue does not know
-// is an error: nothing of the result may pass.
-func maskingOf(fields []field, cat classifier, declared []access.ClassUse, masks func(class string) bool, key secret.Secret) (*masking, error) {
+// rule is what a command's permit makes of classes.
+type rule struct {
+	declared []access.ClassUse // that facts named: policy was asked about no other
+	masks    func(class string) bool
+	classes  []access.Class // those that have a detector count here
+	key      secret.Secret
+}
+
+// hides says whether values of a class must not show: a class is let through only where the command's facts had named it, so that
+// policy was asked about it, and the permit does not oblige to mask it.
+func (r *rule) hides(class string) bool {
+	return !slices.ContainsFunc(r.declared, func(u access.ClassUse) bool { return u.Class == class }) || r.masks(class)
+}
+
+// maskingOf resolves a result's fields to what must be masked. A field that the catalogue does not know is an error: nothing of the
+// result may pass.
+func maskingOf(fields []field, cat classifier, r rule) (*masking, error) {
 	m := &masking{fields: len(fields)}
+	if hidden := slices.DeleteFunc(slices.Clone(r.classes), func(c access.Class) bool { return c.Detector == "" || !r.hides(c.Name) }); len(hidden) > 0 {
+		m.finder, m.found = mask.NewFinder(hidden, r.key), map[string]int64{}
+	}
 	for i, f := range fields {
-		if f.origin.table == 0 {
-			continue // an expression: facts has denied those over a masked column
+		class, name := "", ""
+		if f.origin.table != 0 { // an expression otherwise: facts has denied those over a masked column
+			var known bool
+			if class, name, known = cat.class(f.origin); !known {
+				return nil, fmt.Errorf("field %d comes from table %d column %d, which is not in the catalogue snapshot", i+1, f.origin.table, f.origin.column)
+			}
 		}
-		class, name, known := cat.class(f.origin)
-		if !known {
-			return nil, fmt.Errorf("field %d comes from table %d column %d, which is not in the catalogue snapshot", i+1, f.origin.table, f.origin.column)
-		}
-		if class == "" {
+		col := maskedField{index: i, class: class, shape: maskShape(f), binary: f.format != textFormat}
+		switch {
+		case class != "" && r.hides(class):
+			col.masker, _ = mask.New(name, r.key) // of one that this agent does not have, or has no key for, nothing shows
+			m.grow += mask.Growth + mask.Longest
+		case m.finder != nil && lookOf(f) != lookNot:
+			col.look = lookOf(f)
+		default:
 			continue
 		}
-		asked := slices.ContainsFunc(declared, func(u access.ClassUse) bool { return u.Class == class })
-		if asked && !masks(class) {
-			continue
-		}
-		masker, _ := mask.New(name, key) // of one that this agent does not have, or has no key for, nothing shows
-		col := maskedField{index: i, class: class, masker: masker, shape: maskShape(f), binary: f.format != textFormat}
 		m.columns = append(m.columns, col)
-		m.grow += mask.Growth + mask.Longest
 	}
 	return m, nil
+}
+
+// lookOf says how values of a type are looked into. Of dates, floats, booleans and the like nothing can be found; of bytea nothing is
+// sought, because it is no text.
+func lookOf(f field) look {
+	switch f.typ {
+	case 19, 25, 1042, 1043, 114, 3802, 142: // name, text, bpchar, varchar, json, jsonb, xml
+		return lookText
+	case 20:
+		return lookNumber
+	case 1700:
+		if f.format == textFormat {
+			return lookNumber
+		}
+	case 199, 1002, 1003, 1009, 1014, 1015, 3807: // arrays of those
+		if f.format == textFormat {
+			return lookText
+		}
+		return lookOpaque
+	case 2249, 2287: // records
+		if f.format == textFormat {
+			return lookText
+		}
+		return lookOpaque
+	}
+	switch {
+	case f.typ < firstOwnType:
+		return lookNot
+	case f.format == textFormat:
+		return lookText
+	}
+	return lookOpaque
 }
 
 // firstOwnType is where types made by users and extensions begin (citext, enums): in text format they read as text.
@@ -157,9 +220,9 @@ func (m *masking) row(dst, msg []byte) ([]byte, error) {
 		if next < len(m.columns) && m.columns[next].index == i {
 			c := &m.columns[next]
 			next++
-			if size >= 0 {
+			if size >= 0 && (c.look == lookNot || m.finds(c, msg[pos+4:pos+4+size])) {
 				dst = append(dst, msg[from:pos]...)
-				dst = c.appendField(dst, msg[pos+4:pos+4+size])
+				dst = m.appendField(dst, c, msg[pos+4:pos+4+size])
 				from = pos + 4 + size
 			}
 		}
@@ -172,11 +235,39 @@ func (m *masking) row(dst, msg []byte) ([]byte, error) {
 	return seal(dst, at), nil
 }
 
-func (c *maskedField) appendField(dst, v []byte) []byte {
+// finds looks into a value, and leaves in tmp what may be shown of it where something was found.
+func (m *masking) finds(c *maskedField, v []byte) bool {
+	if len(v) < mask.Shortest {
+		return false
+	}
+	if c.look == lookNumber && c.binary {
+		if len(v) != 8 {
+			return false
+		}
+		var room [20]byte
+		v = strconv.AppendInt(room[:0], int64(binary.BigEndian.Uint64(v)), 10)
+	}
+	out, found := m.finder.Append(m.tmp[:0], v, m.found)
+	m.tmp = out
+	return found
+}
+
+func (m *masking) appendField(dst []byte, c *maskedField, v []byte) []byte {
 	at := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
-	c.count++
-	out, null := c.masker.AppendAs(dst, v, c.shape, c.binary)
+	var out []byte
+	var null bool
+	switch c.look {
+	case lookNot:
+		c.count++
+		out, null = c.masker.AppendAs(dst, v, c.shape, c.binary)
+	case lookText:
+		out = append(dst, m.tmp...)
+	case lookNumber:
+		out, null = mask.Masker{}.AppendAs(dst, v, c.shape, c.binary)
+	default:
+		out, null = dst, true
+	}
 	if null {
 		binary.BigEndian.PutUint32(out[at:], ^uint32(0))
 		return out
@@ -187,25 +278,34 @@ func (c *maskedField) appendField(dst, v []byte) []byte {
 
 // counted adds what was masked to counts, and starts anew.
 func (m *masking) counted(counts map[string]int64) map[string]int64 {
-	for i := range m.columns {
-		c := &m.columns[i]
-		if c.count == 0 {
-			continue
+	add := func(class string, n int64) {
+		if n == 0 {
+			return
 		}
 		if counts == nil {
 			counts = make(map[string]int64, len(m.columns))
 		}
-		counts[c.class] += c.count
-		c.count = 0
+		counts[class] += n
 	}
+	for i := range m.columns {
+		add(m.columns[i].class, m.columns[i].count)
+		m.columns[i].count = 0
+	}
+	for class, n := range m.found {
+		add(class, n)
+	}
+	clear(m.found)
 	return counts
 }
 
-// large masks a row that is too long to be kept: as its bytes pass, each masked value is replaced by as many stars, since the length of the
-// whole row has already left. It belongs to one row.
+// large masks a row that is too long to be kept: as its bytes pass, each masked value, and what is found in one that is looked into, is
+// replaced by as many stars, since the length of the whole row has already left. It belongs to one row.
 type large struct {
 	m     *masking
-	left  int // bytes of the row that are to come
+	emit  func([]byte) error
+	err   error       // of emit
+	fixed *mask.Fixed // of the present value, where it is looked into
+	left  int         // bytes of the row that are to come
 	field int
 	next  int
 	head  [4]byte
@@ -215,20 +315,26 @@ type large struct {
 	stars bool
 }
 
-func (m *masking) large(size int) *large { return &large{m: m, left: size} }
+// large passes what may be shown to emit, which must not keep it.
+func (m *masking) large(size int, emit func([]byte) error) *large {
+	return &large{m: m, left: size, emit: emit}
+}
 
-// pass masks the next bytes of the row's body (after the header) in place.
+func (l *large) put(b []byte) {
+	if l.err == nil && len(b) > 0 {
+		l.err = l.emit(b)
+	}
+}
+
+// pass takes the next bytes of the row's body (after the header), which it may change.
 func (l *large) pass(b []byte) error {
 	l.left -= len(b)
-	for len(b) > 0 {
+	for len(b) > 0 && l.err == nil {
 		if l.value > 0 {
 			n := min(l.value, len(b))
-			if l.stars {
-				for i := range n {
-					b[i] = '*'
-				}
-			}
-			b, l.value = b[n:], l.value-n
+			l.value -= n
+			l.piece(b[:n])
+			b = b[n:]
 			continue
 		}
 		want := 4
@@ -240,6 +346,7 @@ func (l *large) pass(b []byte) error {
 		if l.have < want {
 			break
 		}
+		l.put(l.head[:want])
 		l.have = 0
 		if err := l.begin(len(b) + l.left); err != nil {
 			return err
@@ -248,7 +355,26 @@ func (l *large) pass(b []byte) error {
 	if l.left == 0 && (l.value > 0 || l.have > 0 || l.field != l.m.fields) {
 		return errMalformed
 	}
-	return nil
+	return l.err
+}
+
+// piece passes bytes of the present value.
+func (l *large) piece(b []byte) {
+	switch {
+	case l.fixed != nil:
+		l.fixed.Write(b)
+		if l.value == 0 {
+			l.fixed.End()
+			l.fixed.Counts(l.m.found)
+			l.fixed = nil
+		}
+		return
+	case l.stars:
+		for i := range b {
+			b[i] = '*'
+		}
+	}
+	l.put(b)
 }
 
 // begin reads the count of fields, or the length of the next value; rest is what the row still holds.
@@ -266,9 +392,14 @@ func (l *large) begin(rest int) error {
 	}
 	l.value, l.stars = max(size, 0), false
 	if l.next < len(l.m.columns) && l.m.columns[l.next].index == l.field {
-		if size >= 0 {
-			l.m.columns[l.next].count++
+		c := &l.m.columns[l.next]
+		switch {
+		case size < 0:
+		case c.look == lookNot:
+			c.count++
 			l.stars = true
+		case size >= mask.Shortest:
+			l.fixed = l.m.finder.Fixed(l.put)
 		}
 		l.next++
 	}

@@ -137,7 +137,7 @@ func (b *back) unlocked(f func() error) error {
 func (b *back) stream(r *running, m *masking, size int) error {
 	var l *large
 	if len(m.columns) > 0 {
-		l = m.large(size - header)
+		l = m.large(size-header, b.out.putLocked)
 	}
 	head := append(b.tmp[:0], b.tap.buf[b.tap.r:b.tap.r+header]...)
 	b.tmp = head
@@ -155,11 +155,11 @@ func (b *back) stream(r *running, m *masking, size int) error {
 			return err
 		}
 		if l != nil {
-			if err := l.pass(piece); err != nil {
-				return err
-			}
+			err = l.pass(piece)
+		} else {
+			err = b.out.putLocked(piece)
 		}
-		if err := b.out.putLocked(piece); err != nil {
+		if err != nil {
 			return err
 		}
 		left -= len(piece)

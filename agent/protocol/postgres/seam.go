@@ -88,3 +88,20 @@ func commandOf(text string, params []access.Param, st session, cat *catalogue, p
 	c.Prepare = prepare
 	return c, p
 }
+
+// detected says what a detector might find in what a command brings: policy is asked about each such class. What COPY brings is not
+// looked into.
+func detected(classes []access.Class, p plan) []access.ClassUse {
+	var uses []access.ClassUse
+	for _, c := range classes {
+		if c.Detector == "" {
+			continue
+		}
+		u := access.ClassUse{Class: c.Name, On: "result"}
+		if p.copyOut {
+			u.Derived, u.How = true, "in COPY, which is not looked into"
+		}
+		uses = append(uses, u)
+	}
+	return uses
+}

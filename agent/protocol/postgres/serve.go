@@ -81,7 +81,7 @@ func (l *link) masking(fields []field, r *running) (*masking, error) {
 	if !l.guarded() {
 		return &masking{fields: len(fields)}, nil
 	}
-	m, err := maskingOf(fields, l.cat, r.classes, r.permit.Masks, l.s.MaskKey)
+	m, err := maskingOf(fields, l.cat, rule{declared: r.classes, masks: r.permit.Masks, classes: l.s.Classes, key: l.s.MaskKey})
 	if err != nil {
 		return nil, &access.Denied{Code: access.CodeNotMaskable, Rule: "postgres.catalogue", Command: r.permit.Command(), Retryable: true,
 			Hint: err.Error() + "; connect again, so that the room sees what is new"}

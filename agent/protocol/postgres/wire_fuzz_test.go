@@ -13,7 +13,6 @@ import (
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
-	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // onlyEmail classifies table 7: column 1 is an e-mail address, 2 is plain, everything else is unknown.
@@ -33,7 +32,7 @@ func maskAll(string) bool { return true }
 
 func emailMasking(t testing.TB, fields ...field) *masking {
 	t.Helper()
-	m, err := maskingOf(fields, onlyEmail{}, []access.ClassUse{{Class: "email"}}, maskAll, secret.Secret{})
+	m, err := maskingOf(fields, onlyEmail{}, rule{declared: []access.ClassUse{{Class: "email"}}, masks: maskAll})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +109,7 @@ func FuzzRowDescription(f *testing.F) {
 		if len(fields)*19 > len(b) {
 			t.Fatalf("%d fields out of %d bytes", len(fields), len(b))
 		}
-		if m, err := maskingOf(fields, onlyEmail{}, nil, maskAll, secret.Secret{}); err == nil {
+		if m, err := maskingOf(fields, onlyEmail{}, rule{masks: maskAll}); err == nil {
 			for i, fl := range fields {
 				masked := false
 				for _, c := range m.columns {
@@ -139,23 +138,26 @@ func FuzzRow(f *testing.F) {
 		if !bytes.HasPrefix(out, []byte("before")) {
 			t.Fatal("what was there is gone")
 		}
-		long := bytes.Clone(msg[header:])
-		l := emailMasking(t, fields...).large(len(long))
+		var long []byte
+		l := emailMasking(t, fields...).large(len(msg)-header, func(b []byte) error {
+			long = append(long, b...)
+			return nil
+		})
 		cut = max(1, cut&15)
 		var lerr error
-		for rest := long; len(rest) > 0 && lerr == nil; {
+		for rest := bytes.Clone(msg[header:]); len(rest) > 0 && lerr == nil; {
 			n := min(cut, len(rest))
 			lerr = l.pass(rest[:n])
 			rest = rest[n:]
 		}
-		if len(long) > 0 && (err == nil) != (lerr == nil) {
+		if len(msg) > header && (err == nil) != (lerr == nil) {
 			t.Fatalf("short way: %v, long way: %v", err, lerr)
 		}
 		if err != nil {
 			return
 		}
 		out = out[6:]
-		if int(binary.BigEndian.Uint32(out[1:])) != len(out)-1 || len(out) > len(msg)+m.grow {
+		if int(binary.BigEndian.Uint32(out[1:])) != len(out)-1 || len(out) > len(msg)+m.grow || len(long) != len(msg)-header {
 			t.Fatalf("row of %d bytes says %d", len(out), binary.BigEndian.Uint32(out[1:]))
 		}
 		for _, body := range [][]byte{out[header:], long} {

@@ -50,14 +50,14 @@ func checkShape(req *api.CheckRequest) error {
 	seen := make(map[access.SessionID]bool, len(req.Asks))
 	for i := range req.Asks {
 		a := &req.Asks[i]
-		if len(a.Commands) == 0 {
-			return api.Because(api.ErrBadRequest, "", "an ask has no commands")
+		if (len(a.Commands) == 0) == (a.Uploaded == nil) {
+			return api.Because(api.ErrBadRequest, "", "an ask has no commands, or has them in two places")
 		}
 		if seen[a.Session] {
 			return api.Because(api.ErrBadRequest, "", "two asks for one session")
 		}
 		seen[a.Session] = true
-		n += len(a.Commands)
+		n += max(len(a.Commands), 1)
 	}
 	if n == 0 || n > api.MaxBatch {
 		return api.Because(api.ErrBadRequest, "", "%d commands, want 1 to %d", n, api.MaxBatch)
@@ -111,6 +111,9 @@ func count(ctx context.Context, ans api.Answer) {
 func (c *checking) ask(ctx context.Context, a *api.Ask) ([]access.Decision, error) {
 	st, err := c.state(c.agent, a.Session, a.State)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.fetch(ctx, a, c.now); err != nil {
 		return nil, err
 	}
 	if err := checkCommands(a, c.now); err != nil {

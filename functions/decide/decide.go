@@ -26,6 +26,8 @@ type Bundles interface {
 // Config is what New needs. All but Now and Log are required.
 type Config struct {
 	Items    store.Items
+	Evidence store.Blobs   // bodies of commands that do not fit their entries
+	Uploads  store.Uploads // commands that do not fit a call
 	Bundles  Bundles
 	Verifier *token.Verifier
 	CA       *x509.Certificate // signs agents' certificates
@@ -43,11 +45,11 @@ type decider struct {
 	classes classes
 }
 
-// New serves PathOpen, PathCheck, PathClaim and PathClose to agents, and PathCan to principals and actors.
+// New serves PathOpen, PathCheck, PathUpload, PathClaim and PathClose to agents, and PathCan to principals and actors.
 func New(c Config) (http.Handler, error) {
 	switch {
-	case c.Items == nil, c.Bundles == nil, c.Verifier == nil, c.CA == nil:
-		return nil, errors.New("decide: Items, Bundles, Verifier and CA are required")
+	case c.Items == nil, c.Evidence == nil, c.Uploads == nil, c.Bundles == nil, c.Verifier == nil, c.CA == nil:
+		return nil, errors.New("decide: Items, Evidence, Uploads, Bundles, Verifier and CA are required")
 	case len(c.StateKey) != 32:
 		return nil, fmt.Errorf("decide: the state key has %d bytes, want 32", len(c.StateKey))
 	case c.Console == "" || c.Base == "":
@@ -64,6 +66,7 @@ func New(c Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+api.PathOpen, signed(d, d.open))
 	mux.HandleFunc("POST "+api.PathCheck, signed(d, d.check))
+	mux.HandleFunc("POST "+api.PathUpload, signed(d, d.upload))
 	mux.HandleFunc("POST "+api.PathClaim, signed(d, d.claim))
 	mux.HandleFunc("POST "+api.PathClose, signed(d, d.close))
 	mux.HandleFunc("POST "+api.PathCan, d.can)

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/brokertest"
+	"github.com/sallyport/sallyport/internal/dir"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
@@ -44,11 +45,11 @@ func load(t testing.TB, edit map[string]string) *policy.Bundle {
 	for name, body := range edit {
 		files[name] = body
 	}
-	dir := fstest.MapFS{}
+	tree := fstest.MapFS{}
 	for name, body := range files {
-		dir[name] = &fstest.MapFile{Data: []byte(body)}
+		tree[name] = &fstest.MapFile{Data: []byte(body)}
 	}
-	b, err := policy.Load(dir)
+	b, err := policy.Load(tree)
 	brokertest.Must(t, err)
 	return b
 }
@@ -59,12 +60,23 @@ type world struct {
 	handler http.Handler
 	agent   *brokertest.Agent
 	alice   *brokertest.Person
+
+	dir      *dir.Dir
+	evidence store.Blobs // dir behind Faults
+	uploads  *dir.Uploads
+	signer   *brokertest.Signer // of the log, once it was sealed
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{World: brokertest.New(t)}
 	w.Use(load(t, nil))
+	var err error
+	w.dir, err = dir.Open(t.TempDir())
+	brokertest.Must(t, err)
+	t.Cleanup(func() { _ = w.dir.Close() })
+	w.evidence = storetest.FaultyBlobs{Faults: w.Faults, Blobs: w.dir}
+	w.uploads = &dir.Uploads{Dir: w.dir, Base: brokertest.Issuer, Key: make([]byte, 32), Now: w.Now}
 	w.handler = w.newHandler(w.Items)
 	w.agent = w.Agent("agent-1", "app")
 	w.alice = w.Login("alice", "engineers")
@@ -72,7 +84,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) newHandler(items store.Items) http.Handler {
-	h, err := decide.New(decide.Config{Items: items, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey,
+	h, err := decide.New(decide.Config{Items: items, Evidence: w.evidence, Uploads: w.uploads, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey,
 		Console: "https://console.test/", Base: brokertest.Issuer, Now: w.Now})
 	brokertest.Must(w.T, err)
 	return h
@@ -280,8 +292,14 @@ func TestCheckBatches(t *testing.T) {
 			c.Complete, c.Why = false, "because"
 			return []access.Command{c}
 		}, "incomplete", 1},
-		{"what fits no entry is denied, and kept as its digest", func(s *brokertest.Session) []access.Command {
+		{"what fits no entry is kept beside it", func(s *brokertest.Session) []access.Command {
 			return []access.Command{s.Command(0, access.Read, read, strings.Repeat("x", 400_000)), s.Command(1, access.Read, read, "b")}
+		}, "allow allow", 2},
+		{"what is denied and fits no entry is kept as its digest", func(s *brokertest.Session) []access.Command {
+			return []access.Command{s.Command(0, access.Read, "public.secrets", strings.Repeat("x", 400_000)), s.Command(1, access.Read, read, "b")}
+		}, "no-secrets batch-stopped", 1},
+		{"what is held and fits no page is denied", func(s *brokertest.Session) []access.Command {
+			return []access.Command{s.Command(0, access.Write, held, strings.Repeat("x", 400_000)), s.Command(1, access.Read, read, "b")}
 		}, "command-too-large batch-stopped", 1},
 		{"a batch stops before the item is full", func(s *brokertest.Session) []access.Command {
 			long := strings.Repeat("x", 60_000)
@@ -686,9 +704,11 @@ func TestCan(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	w := newWorld(t)
-	good := decide.Config{Items: w.Items, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://c", Base: "https://b"}
+	good := decide.Config{Items: w.Items, Evidence: w.evidence, Uploads: w.uploads, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://c", Base: "https://b"}
 	for name, edit := range map[string]func(*decide.Config){
 		"items":     func(c *decide.Config) { c.Items = nil },
+		"evidence":  func(c *decide.Config) { c.Evidence = nil },
+		"uploads":   func(c *decide.Config) { c.Uploads = nil },
 		"bundles":   func(c *decide.Config) { c.Bundles = nil },
 		"verifier":  func(c *decide.Config) { c.Verifier = nil },
 		"ca":        func(c *decide.Config) { c.CA = nil },

@@ -206,7 +206,7 @@ func (p *plan) settle(ctx context.Context) error {
 				return err
 			}
 		}
-		fits, err := p.add(cmd, prev, dec)
+		fits, err := p.add(ctx, cmd, prev, dec)
 		if err != nil {
 			return err
 		}
@@ -272,9 +272,9 @@ func changesState(cmd *access.Command) bool {
 // roomy is the size up to which an Ask's entries are not measured: they cannot reach store.MaxItem.
 const roomy = store.MaxItem / 2
 
-// add appends a command's entry, where it still fits the item. A command that fits no item of its own is denied, and kept
-// as its digest: what could not be kept whole did not run.
-func (p *plan) add(cmd *access.Command, prev string, dec access.Decision) (fits bool, err error) {
+// add appends a command's entry, where it still fits the item. A command that fits no item of its own is kept beside the log, or, where that
+// cannot be, denied: what could not be kept whole did not run.
+func (p *plan) add(ctx context.Context, cmd *access.Command, prev string, dec access.Decision) (fits bool, err error) {
 	kept, err := audit.CommandOf(*cmd, dec.Digest, p.state.DataKey)
 	if err != nil {
 		return false, fmt.Errorf("decide: %w", err)
@@ -289,15 +289,11 @@ func (p *plan) add(cmd *access.Command, prev string, dec access.Decision) (fits 
 		}
 		size = len(b) + 2
 	}
-	if p.bytes+size > store.MaxItem {
+	if p.bytes+size > store.MaxItem || dec.Outcome == access.Hold && !reviewable(p.held) {
 		if len(p.entries) > 0 {
 			return false, nil
 		}
-		dec = access.Decision{Command: cmd.ID, Seq: cmd.Seq, Digest: dec.Digest, Rule: api.RuleTooLarge,
-			Hint: fmt.Sprintf("send less in one command: its entry would have %d bytes, more than %d", size, store.MaxItem)}
-		e.Command = &audit.Command{Verb: cmd.Verb, Digest: dec.Digest, State: cmd.State,
-			Why: fmt.Sprintf("the command's entry would have %d bytes: only its digest is kept", size)}
-		p.held, size = nil, 0
+		return true, p.addLarge(ctx, cmd, e, dec, size)
 	}
 	p.bytes += size
 	p.entries, p.decisions = append(p.entries, e), append(p.decisions, dec)

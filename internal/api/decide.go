@@ -63,6 +63,35 @@ type Ask struct {
 	State    string           `json:"state"` // from OpenResponse
 	Prev     string           `json:"prev"`  // audit.Link before Commands[0]
 	Commands []access.Command `json:"commands"`
+	// Uploaded says that Commands are not here but where PathUpload let them be put, as a JSON array.
+	Uploaded *Uploaded `json:"uploaded,omitempty"`
+}
+
+// PathUpload hands out the right to upload an Ask's commands where a call cannot carry them; signed by the agent.
+const PathUpload = "/decide/upload"
+
+// MaxUpload is the most that an Ask's commands may be, encoded: what a function holds in memory several times over.
+const MaxUpload = 32 << 20
+
+// Uploaded names the commands of an Ask that were put beside the call.
+type Uploaded struct {
+	First  access.CommandID `json:"first"` // id of the first command
+	Bytes  int64            `json:"bytes"`
+	SHA256 []byte           `json:"sha256"` // 32 bytes
+}
+
+// UploadRequest asks to upload an Ask's commands.
+type UploadRequest struct {
+	Agent    access.AgentName `json:"agent"`
+	Session  access.SessionID `json:"session"`
+	State    string           `json:"state"`
+	Uploaded Uploaded         `json:"uploaded"`
+}
+
+// UploadResponse says how: a PUT to URL with exactly these headers. An answer of 412 says that it is there already.
+type UploadResponse struct {
+	URL    string            `json:"url"`
+	Header map[string]string `json:"header"`
 }
 
 // CheckResponse answers every Ask in order; each has as many decisions as it had commands, or an error.

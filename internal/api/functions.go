@@ -15,7 +15,7 @@ const (
 func FunctionOf(path string) string {
 	path, _, _ = strings.Cut(path, "?")
 	switch path {
-	case PathOpen, PathCheck, PathClaim, PathClose, PathCan:
+	case PathOpen, PathCheck, PathClaim, PathClose, PathCan, PathUpload:
 		return FunctionDecide
 	case PathChanges:
 		return FunctionChanges

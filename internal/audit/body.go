@@ -15,6 +15,8 @@ import (
 type Body struct {
 	Text   string         `json:"text"`
 	Params []access.Param `json:"params,omitempty"`
+	// Normalised is there where the entry has only the beginning of it.
+	Normalised string `json:"normalised,omitempty"`
 }
 
 // CommandOf is what the log keeps of a command: its facts and normalised text in the open, its exact body sealed.
@@ -40,6 +42,9 @@ func CommandOf(c access.Command, digest string, dataKey []byte) (*Command, error
 
 // OpenBody returns the exact command of an entry with this id.
 func OpenBody(c *Command, id access.CommandID, dataKey []byte) (Body, error) {
+	if c.Large != nil {
+		return Body{}, fmt.Errorf("command body of %s: it lies beside the log", id)
+	}
 	aead, err := newAEAD(dataKey)
 	if err != nil {
 		return Body{}, err

@@ -56,7 +56,8 @@ type Command struct {
 	Verb       string            `json:"verb"`
 	Digest     string            `json:"digest"` // access.Digest
 	Normalised string            `json:"normalised"`
-	Body       []byte            `json:"body,omitempty"` // see SealBody
+	Body       []byte            `json:"body,omitempty"`  // see SealBody
+	Large      *Large            `json:"large,omitempty"` // in place of Body, where that does not fit
 	State      access.State      `json:"state"`
 	Touches    []access.Touch    `json:"touches,omitempty"`
 	Classes    []access.ClassUse `json:"classes,omitempty"`

@@ -176,6 +176,9 @@ func (v *verifier) finish() Report {
 		fmt.Sprintf("%d approvals were used, each once, for exactly the bytes that a reviewer approved", r.Approvals),
 		"every recorded outcome belongs to a command that was allowed",
 	}
+	if r.Bodies > 0 {
+		r.Proven = append(r.Proven, fmt.Sprintf("the bodies of %d large commands are those that were decided", r.Bodies))
+	}
 	if r.Recordings > 0 {
 		r.Proven = append(r.Proven, fmt.Sprintf("%d recordings are the originals, %d of them to their end", r.Recordings, r.Recordings-r.Running))
 	}

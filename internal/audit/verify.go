@@ -60,7 +60,8 @@ type Report struct {
 	Unsealed   int64          `json:"unsealed"` // stored after the checkpoint: not proven yet
 	Sessions   int            `json:"sessions"`
 	Commands   int            `json:"commands"`
-	Approvals  int            `json:"approvals"` // claimed
+	Approvals  int            `json:"approvals"`    // claimed
+	Bodies     int            `json:"large_bodies"` // of commands that did not fit their entries
 	Recordings int            `json:"recordings"`
 	Running    int            `json:"recordings_running"` // that have no end yet
 	Unknown    int            `json:"outcome_unknown"`
@@ -133,7 +134,7 @@ func Verify(ctx context.Context, c VerifyConfig) (Report, error) {
 	}
 	v.sessions()
 	v.approvals()
-	if err := v.recordings(ctx); err != nil {
+	if err := errors.Join(v.recordings(ctx), v.bodies(ctx)); err != nil {
 		return Report{}, err
 	}
 	return v.finish(), nil

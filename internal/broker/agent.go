@@ -24,6 +24,7 @@ type AgentConfig struct {
 // Agent is an enrolled agent that calls the broker; every call is signed by its key (RFC 9421).
 type Agent struct {
 	caller      caller
+	outside     *http.Client // to object stores
 	certificate func() (tls.Certificate, error)
 	now         func() time.Time
 }
@@ -37,7 +38,7 @@ func NewAgent(c AgentConfig) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{caller: call, certificate: c.Certificate, now: c.Now}
+	a := &Agent{caller: call, outside: address{}.client(), certificate: c.Certificate, now: c.Now}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -45,7 +46,10 @@ func NewAgent(c AgentConfig) (*Agent, error) {
 }
 
 // CloseIdle closes the connections that wait for a next call.
-func (a *Agent) CloseIdle() { a.caller.http.CloseIdleConnections() }
+func (a *Agent) CloseIdle() {
+	a.caller.http.CloseIdleConnections()
+	a.outside.CloseIdleConnections()
+}
 
 // Open asks for a session.
 func (a *Agent) Open(ctx context.Context, r api.OpenRequest) (api.OpenResponse, error) {
@@ -53,10 +57,9 @@ func (a *Agent) Open(ctx context.Context, r api.OpenRequest) (api.OpenResponse, 
 	return out, a.post(ctx, api.PathOpen, r, &out)
 }
 
-// Check asks for decisions.
+// Check asks for decisions. What one call cannot carry goes beside it: see api.PathUpload.
 func (a *Agent) Check(ctx context.Context, r api.CheckRequest) (api.CheckResponse, error) {
-	var out api.CheckResponse
-	return out, a.post(ctx, api.PathCheck, r, &out)
+	return a.check(ctx, r)
 }
 
 // Claim uses an approval, or withdraws the held command.
@@ -98,6 +101,10 @@ func (a *Agent) post(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return fmt.Errorf("call broker: encode: %w", err)
 	}
+	return a.postBody(ctx, path, body, out)
+}
+
+func (a *Agent) postBody(ctx context.Context, path string, body []byte, out any) error {
 	req, err := a.caller.request(ctx, http.MethodPost, path, body, "application/json")
 	if err != nil {
 		return err

@@ -5,10 +5,6 @@ package recording
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -17,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
@@ -101,33 +98,17 @@ func decode(it store.Item) (Record, error) {
 	return r, nil
 }
 
+const use = "recording"
+
 // Seal encrypts a chunk under its session's data key, bound to its place. The same chunk always gives the same bytes, so that one that is
-// delivered twice is one object: the nonce is a keyed hash of place and content, and no two chunks share one.
+// delivered twice is one object.
 func Seal(dataKey []byte, p Place, plain []byte) ([]byte, error) {
-	aead, nonceKey, err := keys(dataKey)
-	if err != nil {
-		return nil, err
-	}
-	ad := p.bytes()
-	h := hmac.New(sha256.New, nonceKey)
-	h.Write(ad)
-	h.Write(plain)
-	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(plain)+aead.Overhead())
-	copy(nonce, h.Sum(nil))
-	return aead.Seal(nonce, nonce, plain, ad), nil
+	return audit.SealBlob(dataKey, use, p.bytes(), plain)
 }
 
 // Open decrypts a chunk that was sealed for this very place.
 func Open(dataKey []byte, p Place, sealed []byte) ([]byte, error) {
-	aead, _, err := keys(dataKey)
-	if err != nil {
-		return nil, err
-	}
-	n := aead.NonceSize()
-	if len(sealed) < n {
-		return nil, fmt.Errorf("chunk %d of %s: too short", p.Index, p.Command)
-	}
-	plain, err := aead.Open(nil, sealed[:n], sealed[n:], p.bytes())
+	plain, err := audit.OpenBlob(dataKey, use, p.bytes(), sealed)
 	if err != nil {
 		return nil, fmt.Errorf("chunk %d of %s: %w", p.Index, p.Command, err)
 	}
@@ -146,22 +127,4 @@ func (p Place) bytes() []byte {
 		return append(b, 1)
 	}
 	return append(b, 0)
-}
-
-// keys are of recordings alone: nonces of command bodies under the same data key are random, and must not meet these.
-func keys(dataKey []byte) (cipher.AEAD, []byte, error) {
-	if len(dataKey) != 32 {
-		return nil, nil, fmt.Errorf("data key has %d bytes, want 32", len(dataKey))
-	}
-	derive := func(use string) []byte {
-		h := hmac.New(sha256.New, dataKey)
-		h.Write([]byte("sallyport recording " + use + " v1"))
-		return h.Sum(nil)
-	}
-	block, err := aes.NewCipher(derive("key"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("data key: %w", err)
-	}
-	aead, err := cipher.NewGCM(block)
-	return aead, derive("nonce"), err
 }

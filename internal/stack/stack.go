@@ -142,6 +142,9 @@ func (s *Stack) Bundles() *bundles.Source {
 // Evidence is the log's bucket.
 func (s *Stack) Evidence() *s3.Bucket { return s.bucket(EvidenceBucket) }
 
+// Uploads are commands that do not fit a call, on their way: beside the bundles, and for a day.
+func (s *Stack) Uploads() *s3.Bucket { return s.bucket(BundleBucket) }
+
 func (s *Stack) bucket(name string) *s3.Bucket {
 	c := s.at("S3")
 	c.HTTPClient = client(blobLimit)

@@ -92,6 +92,20 @@ type Blobs interface {
 	List(ctx context.Context, prefix string) ([]string, error)
 }
 
+// Uploads lets somebody outside write one object, once: what does not fit a call.
+type Uploads interface {
+	// Grant hands out the right to PUT exactly size bytes with this SHA-256 as a new object, for a while.
+	Grant(ctx context.Context, name string, size int64, sha256 [32]byte, life time.Duration) (Upload, error)
+	// Open returns the whole object or ErrNotFound.
+	Open(ctx context.Context, name string) ([]byte, error)
+}
+
+// Upload is how to write an object from outside: a PUT to URL with exactly these headers. An answer of 412 says that it is there already.
+type Upload struct {
+	URL    string
+	Header map[string]string
+}
+
 // Heads is the one mutable object that evidence needs: a named value replaced by compare-and-swap, for readers outside
 // (the published checkpoint). old=nil means that it must not exist.
 type Heads interface {

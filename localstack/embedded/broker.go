@@ -80,11 +80,13 @@ type broker struct {
 	verifier *token.Verifier
 	sealer   *seal.Sealer
 	state    []byte
-	server   tls.Certificate
-	api      http.Handler
-	pages    http.Handler
-	log      *slog.Logger
-	tel      *telemetry.Telemetry
+	// uploadKey signs what may be uploaded.
+	uploadKey []byte
+	server    tls.Certificate
+	api       http.Handler
+	pages     http.Handler
+	log       *slog.Logger
+	tel       *telemetry.Telemetry
 
 	mu      sync.Mutex
 	addr    string
@@ -103,6 +105,9 @@ func newBroker(ctx context.Context, s *stores, at ports, relays []string, tel *t
 		return nil, err
 	}
 	if b.state, err = s.keys.Secret("state"); err != nil {
+		return nil, err
+	}
+	if b.uploadKey, err = s.keys.Secret("upload"); err != nil {
 		return nil, err
 	}
 	if b.ca, err = token.LoadCA(ctx, s.items, caKey, time.Now()); err != nil {
@@ -168,8 +173,10 @@ func (b *broker) functions(base string, at ports, relays []string) error {
 	mount(h, err, api.PathDiscovery, api.PathJWKS, api.PathToken, api.PathRenew, api.PathTicket, api.PathRevoke, api.PathWhoami)
 	h, err = enroll.New(enroll.Config{Items: b.items, Verifier: b.verifier, CA: b.ca, Bundles: source, Relays: relays, Base: base, Log: b.log})
 	mount(h, err, api.PathJoin, api.PathEnroll, api.PathRecertify, api.PathRevokeAgent)
-	h, err = decide.New(decide.Config{Items: b.items, Bundles: source, Verifier: b.verifier, CA: b.ca.Cert(), StateKey: b.state, Console: console, Base: base, Log: b.log})
-	mount(h, err, api.PathOpen, api.PathCheck, api.PathClaim, api.PathClose, api.PathCan)
+	uploads := &dir.Uploads{Dir: b.blobs, Base: base, Key: b.uploadKey, Now: time.Now}
+	h, err = decide.New(decide.Config{Items: b.items, Evidence: b.evidence, Uploads: uploads, Bundles: source, Verifier: b.verifier, CA: b.ca.Cert(), StateKey: b.state, Console: console, Base: base, Log: b.log})
+	mount(uploads, nil, "PUT "+dir.UploadPath)
+	mount(h, err, api.PathOpen, api.PathCheck, api.PathUpload, api.PathClaim, api.PathClose, api.PathCan)
 	h, err = changes.New(changes.Config{Items: b.items, CA: b.ca.Cert(), StateKey: b.state, Bundles: source, Log: b.log})
 	mount(h, err, api.PathChanges)
 	h, err = record.New(record.Config{Items: b.items, Blobs: b.evidence, CA: b.ca.Cert(), StateKey: b.state, Log: b.log})

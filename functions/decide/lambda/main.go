@@ -22,7 +22,7 @@ func main() {
 
 func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
-	c := decide.Config{Items: s.Items(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
+	c := decide.Config{Items: s.Items(), Evidence: s.Evidence(), Uploads: s.Uploads(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
 		Console: s.Console(), Log: log}
 	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return decide.New(c) })
 }

@@ -2,6 +2,7 @@ package infra
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -149,7 +150,8 @@ func at2(v any) node { m, _ := v.(node); return m }
 
 // Combinations that no pattern sees are refused by rules, with a sentence.
 func TestRulesRefuseWithASentence(t *testing.T) {
-	rules := at2(open(t).node["Rules"])
+	rules := at2(load(t, "tunnel.yaml")["Rules"])
+	maps.Copy(rules, at2(open(t).node["Rules"]))
 	for _, want := range []string{"CertificateBelongsToAName", "FirewallNeedsTheDistribution", "MailHasASender", "MailHasARecipient", "SmtpUserHasAPassword", "ConsoleAndCommandLineAreTwoClients"} {
 		if rules[want] == nil {
 			t.Errorf("no rule %s", want)

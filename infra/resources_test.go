@@ -259,7 +259,15 @@ func TestAlarms(t *testing.T) {
 }
 
 func TestParametersRefuseWithASentence(t *testing.T) {
-	parameters := open(t).node["Parameters"].(node)
+	parameters := node{}
+	for _, file := range []string{"athena.yaml", "tunnel.yaml", "template.yaml"} {
+		for name, p := range load(t, file)["Parameters"].(node) {
+			if other := parameters[name]; other != nil && at(other, "AllowedPattern") != at(p, "AllowedPattern") {
+				t.Errorf("%s takes something else in %s", name, file)
+			}
+			parameters[name] = p
+		}
+	}
 	for name, p := range parameters {
 		pattern, limited := at(p, "AllowedPattern"), at(p, "MinValue") != nil
 		if at(p, "Description") == nil {
@@ -304,6 +312,18 @@ var samples = map[string]struct{ good, bad []string }{
 	"OidcClientId":        {[]string{"sallyport-cli", "0oa1"}, []string{"", "a b", "é"}},
 	"OidcConsoleClientId": {[]string{"sallyport-console"}, []string{"", "a b"}},
 	"LogName":             {[]string{"sallyport.example.com/audit", "x/a/b"}, []string{"", "audit", "Sallyport/audit", "x /audit", "x/audit\n"}},
+	"EvidenceBucket":      {[]string{"sallyport-evidencebucket-1abc"}, []string{"", "ab", "A-bucket", "s3://bucket"}},
+	"ResultsBucket":       {[]string{"answers"}, []string{"", "ab", "Answers"}},
+	"VpcId":               {[]string{"vpc-0123456789abcdef0"}, []string{"", "vpc", "subnet-0123456789abcdef0"}},
+	"RelaySubnets":        {[]string{"subnet-0123456789abcdef0"}, []string{"", "vpc-0123456789abcdef0", "subnet-0123456789abcdef0,subnet-0123456789abcdef1"}}, // of a list, each
+	"BalancerSubnets":     {[]string{"subnet-0123456789abcdef0"}, []string{"", "vpc-0123456789abcdef0"}},
+	"AllowedCidr":         {[]string{"0.0.0.0/0", "203.0.113.0/24"}, []string{"", "203.0.113.0", "203.0.113.0/33", "::/0"}},
+	"Broker": {[]string{"https://sallyport.example.com/", "https://sallyport.example.com", "https://abc.lambda-url.eu-west-1.on.aws/"},
+		[]string{"", "http://sallyport.example.com", "sallyport.example.com", "https://u@sallyport.example.com", "https://sallyport.example.com/\nlog: debug"}},
+	"SecretArn": {[]string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:sallyport/relay-AbCdEf"},
+		[]string{"", "sallyport/relay", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:sallyport/relay", "-----BEGIN EC PRIVATE KEY-----"}},
+	"Repository":  {[]string{"sallyport-relay", "sallyport/relay"}, []string{"", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sallyport:latest", "Sallyport"}},
+	"ImageDigest": {[]string{"sha256:" + strings.Repeat("0f", 32)}, []string{"", "latest", "sha256:0f", strings.Repeat("0f", 32)}},
 	"CertificateArn": {[]string{"", "arn:aws:acm:us-east-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"},
 		[]string{"x", "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"}},
 	"WebAclArn": {[]string{"", "arn:aws:wafv2:us-east-1:123456789012:global/webacl/front/12345678-90ab-cdef-1234-567890abcdef"},

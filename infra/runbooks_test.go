@@ -1,6 +1,7 @@
 package infra
 
 import (
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ func TestRunbooks(t *testing.T) {
 		}
 	}
 	alarms := open(t).of("AWS::CloudWatch::Alarm")
+	maps.Copy(alarms, template{load(t, "tunnel.yaml")}.of("AWS::CloudWatch::Alarm"))
 	for name := range alarms {
 		if !titles[name] {
 			t.Errorf("%s has no runbook", name)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -19,7 +21,7 @@ import (
 // maxConfig bounds the configuration file and each PEM file that it names.
 const maxConfig = 64 << 10
 
-// config is the configuration file. Paths are taken from the working directory.
+// config is the configuration file. Paths are taken from the working directory; env:NAME in place of one is what an environment variable holds.
 type config struct {
 	Listen      string `yaml:"listen"`      // host:port
 	Certificate string `yaml:"certificate"` // PEM file: the relay's, then the CA's; read again when it changes
@@ -54,8 +56,8 @@ func (c config) level() slog.Level {
 	return map[string]slog.Level{"debug": slog.LevelDebug, "warn": slog.LevelWarn}[c.Log] // info is zero
 }
 
-func loadConfig(file string) (config, error) {
-	b, err := readFile(file)
+func loadConfig(in inputs, file string) (config, error) {
+	b, err := in.read(file)
 	if err != nil {
 		return config{}, fmt.Errorf("configuration: %w", err)
 	}
@@ -101,6 +103,39 @@ func parseConfig(b []byte) (config, error) {
 	return c, nil
 }
 
+// inputs reads files, and environment variables where a name says env:NAME: what an orchestrator hands to a container never lies on its disk.
+type inputs struct{ getenv func(string) string }
+
+func (in inputs) read(name string) ([]byte, error) {
+	variable, ok := strings.CutPrefix(name, "env:")
+	if !ok {
+		return readFile(name)
+	}
+	v := in.getenv(variable)
+	switch {
+	case v == "":
+		return nil, fmt.Errorf("%s: nothing is in it", name)
+	case len(v) > maxConfig:
+		return nil, fmt.Errorf("%s is over %d bytes", name, maxConfig)
+	}
+	return []byte(v), nil
+}
+
+// secret refuses a file that others can read.
+func (in inputs) secret(name string) ([]byte, error) {
+	if strings.HasPrefix(name, "env:") {
+		return in.read(name)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&fs.FileMode(0o077) != 0 {
+		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", name)
+	}
+	return readFile(name)
+}
+
 func readFile(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -117,8 +152,8 @@ func readFile(file string) ([]byte, error) {
 	return b, nil
 }
 
-func readPool(file string) (*x509.CertPool, error) {
-	b, err := readFile(file)
+func readPool(in inputs, file string) (*x509.CertPool, error) {
+	b, err := in.read(file)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}

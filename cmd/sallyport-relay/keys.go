@@ -8,9 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,6 +96,7 @@ func (k *keys) refresh(ctx context.Context) bool {
 
 // certificates is the relay's own certificate, read again when its file changes.
 type certificates struct {
+	in                inputs
 	certFile, keyFile string
 	log               *slog.Logger
 
@@ -106,8 +105,8 @@ type certificates struct {
 	cert atomic.Pointer[tls.Certificate]
 }
 
-func newCertificates(c config, log *slog.Logger) (*certificates, error) {
-	s := &certificates{certFile: c.Certificate, keyFile: c.Key, log: log}
+func newCertificates(in inputs, c config, log *slog.Logger) (*certificates, error) {
+	s := &certificates{in: in, certFile: c.Certificate, keyFile: c.Key, log: log}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -126,14 +125,14 @@ func (s *certificates) refresh() {
 func (s *certificates) load() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pem, err := readFile(s.certFile)
+	pem, err := s.in.read(s.certFile)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
 	if bytes.Equal(pem, s.pem) {
 		return nil
 	}
-	key, err := readSecret(s.keyFile)
+	key, err := s.in.secret(s.keyFile)
 	if err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
@@ -156,18 +155,6 @@ func isRelay(leaf *x509.Certificate) bool {
 		}
 	}
 	return false
-}
-
-// readSecret refuses a file that others can read.
-func readSecret(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&fs.FileMode(0o077) != 0 {
-		return nil, fmt.Errorf("%s can be read by others: chmod 600 it", file)
-	}
-	return readFile(file)
 }
 
 // every calls f once an interval until ctx ends.

@@ -25,7 +25,7 @@ var version = "unknown" // set by the linker
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop()
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "sallyport-relay:", err)
@@ -34,10 +34,10 @@ func main() {
 }
 
 // run serves until ctx ends and the streams have.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("sallyport-relay", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	file := flags.String("config", "", "the configuration `FILE`")
+	file := flags.String("config", "", "the configuration `FILE`, or env:NAME")
 	showVersion := flags.Bool("version", false, "print the version")
 	if err := flags.Parse(args); err != nil {
 		return err // the flag set has told already, and says it well
@@ -49,16 +49,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *file == "" || flags.NArg() > 0 {
 		return errors.New("usage: sallyport-relay --config FILE")
 	}
-	c, err := loadConfig(*file)
+	in := inputs{getenv}
+	c, err := loadConfig(in, *file)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.level()}))
-	certs, err := newCertificates(c, log)
+	certs, err := newCertificates(in, c, log)
 	if err != nil {
 		return err
 	}
-	pool, err := readPool(c.CA)
+	pool, err := readPool(in, c.CA)
 	if err != nil {
 		return err
 	}
@@ -76,14 +77,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 func serve(ctx context.Context, c config, r *relay.Relay, k *keys, certs *certificates, log *slog.Logger) error {
+	if !k.first(ctx) {
+		return nil // stopped before it began
+	}
+	// Not before: a balancer takes a port that opens for a relay that serves.
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer l.Close() //nolint:errcheck // Serve has closed it; this is for a return before
-	if !k.first(ctx) {
-		return nil // stopped before it began
-	}
 	log.Info("relay is ready", "listen", l.Addr())
 	if c.ReadyFile != "" {
 		if err := writeReady(c.ReadyFile, l.Addr().String()); err != nil {

@@ -123,7 +123,7 @@ func TestServe(t *testing.T) {
 	config, ready := s.files(t, s.server(t, token.URIRelay))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, []string{"--config", config}, io.Discard, io.Discard) }()
+	go func() { done <- run(ctx, []string{"--config", config}, os.Getenv, io.Discard, io.Discard) }()
 	addr := ""
 	for deadline := time.Now().Add(patience); addr == ""; time.Sleep(time.Millisecond) {
 		b, _ := os.ReadFile(ready)
@@ -231,13 +231,58 @@ func TestUsage(t *testing.T) {
 		"a key that others can read":  {"--config", readable},
 		"a certificate of the broker": {"--config", notRelay},
 	} {
-		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+		if err := run(t.Context(), args, os.Getenv, io.Discard, io.Discard); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	var out strings.Builder
-	if err := run(t.Context(), []string{"--version"}, &out, io.Discard); err != nil || out.String() != version+"\n" {
+	if err := run(t.Context(), []string{"--version"}, os.Getenv, &out, io.Discard); err != nil || out.String() != version+"\n" {
 		t.Errorf("version: %q, %v", out.String(), err)
+	}
+}
+
+// TestFromTheEnvironment: nothing of a relay's configuration needs a disk, nor does its key.
+func TestFromTheEnvironment(t *testing.T) {
+	s := newStack(t)
+	config, ready := s.files(t, s.server(t, token.URIRelay))
+	dir := filepath.Dir(config)
+	env := map[string]string{"CONFIG": strings.NewReplacer(dir+"/cert.pem", "env:CERTIFICATE", dir+"/key.pem", "env:KEY", dir+"/ca.pem", "env:CA").Replace(string(must(os.ReadFile(config))))}
+	for name, file := range map[string]string{"CERTIFICATE": "cert.pem", "KEY": "key.pem", "CA": "ca.pem"} {
+		env[name] = string(must(os.ReadFile(filepath.Join(dir, file))))
+		if err := os.Remove(filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- run(ctx, []string{"--config", "env:CONFIG"}, func(k string) string { return env[k] }, io.Discard, io.Discard)
+	}()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if b, _ := os.ReadFile(ready); len(b) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the relay is not ready")
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for name := range env {
+		without := func(k string) string {
+			if k == name {
+				return ""
+			}
+			return env[k]
+		}
+		if err := run(t.Context(), []string{"--config", "env:CONFIG"}, without, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "env:"+name) {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if _, err := (inputs{func(string) string { return strings.Repeat("x", maxConfig+1) }}).read("env:BIG"); err == nil {
+		t.Error("a variable of any size is taken")
 	}
 }
 
@@ -248,7 +293,7 @@ func TestStopBeforeReady(t *testing.T) {
 	config, ready := s.files(t, s.server(t, token.URIRelay))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := run(ctx, []string{"--config", config}, io.Discard, io.Discard); err != nil {
+	if err := run(ctx, []string{"--config", config}, os.Getenv, io.Discard, io.Discard); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(ready); err == nil {
@@ -358,7 +403,7 @@ func TestRenewedCertificate(t *testing.T) {
 	s := newStack(t)
 	file, _ := s.files(t, s.server(t, token.URIRelay))
 	dir := filepath.Dir(file)
-	c := must(newCertificates(config{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}, slog.New(slog.DiscardHandler)))
+	c := must(newCertificates(inputs{os.Getenv}, config{Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}, slog.New(slog.DiscardHandler)))
 	first := c.current()
 	next := s.server(t, token.URIRelay)
 	write(t, filepath.Join(dir, "cert.pem"), []byte("half of it"))

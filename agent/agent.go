@@ -24,6 +24,8 @@ import (
 	"github.com/sallyport/sallyport/internal/keyfile"
 	"github.com/sallyport/sallyport/internal/mask"
 	"github.com/sallyport/sallyport/internal/secret"
+	"github.com/sallyport/sallyport/internal/sigv4"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/tunnel/uplink"
 )
 
@@ -99,11 +101,15 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	if err != nil {
 		return err
 	}
-	b, err := broker.NewAgent(broker.AgentConfig{URL: c.Broker, Certificate: id.Certificate})
+	b, tel, err := c.caller(id)
 	if err != nil {
 		return err
 	}
 	defer b.CloseIdle()
+	tracing, stopTracing := context.WithCancel(context.WithoutCancel(ctx))
+	var traced sync.WaitGroup
+	traced.Go(func() { tel.Keep(tracing) })
+	defer func() { stopTracing(); traced.Wait() }()
 	batcher := gate.NewBatcher(id.agent.Name, b)
 	defer batcher.Close()
 	srv, err := session.New(session.Config{Agent: id.agent.Name, Broker: b, Batcher: batcher, Spool: sp, Recordings: keeper, Targets: c.targets(), Floor: c.Floor,
@@ -141,6 +147,25 @@ func (c *Config) maskKey(ctx context.Context) (secret.Secret, error) {
 		return secret.Secret{}, fmt.Errorf("mask key: %w", err)
 	}
 	return secret.New(string(key)), nil
+}
+
+// caller is who asks the broker: by the agent's key, and by the machine's AWS identity where the configuration says so.
+func (c *Config) caller(id *Identity) (*broker.Agent, *telemetry.Telemetry, error) {
+	tel, err := telemetry.New(telemetry.Config{Function: "sallyport-agent", Getenv: c.Getenv, Log: c.Log.Handler()})
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := broker.AgentConfig{URL: c.Broker, Certificate: id.Certificate, Telemetry: tel}
+	if c.AWSRegion != "" {
+		s, err := sigv4.New(sigv4.Config{Region: c.AWSRegion, Getenv: c.Getenv})
+		if err != nil {
+			return nil, nil, err
+		}
+		c.Log.Info("calls are signed by an AWS identity too", "region", c.AWSRegion, "source", s.Source())
+		cfg.AWS = s
+	}
+	b, err := broker.NewAgent(cfg)
+	return b, tel, err
 }
 
 // serving is everything that is at work while the agent serves.

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,6 +38,7 @@ const maxFile = 1 << 20
 // Config is a checked configuration. Paths are absolute.
 type Config struct {
 	Broker    string // https, with a pin where the broker's certificate is not public
+	AWSRegion string // calls are signed by the machine's AWS identity too; "": they are not
 	StateDir  string
 	ReadyFile string            // "" for none
 	JoinToken credential.Source // for the first start; zero for none
@@ -44,7 +46,7 @@ type Config struct {
 	Targets   map[access.TargetName]Target
 	Floor     gate.Floor
 	MaskKey   credential.Source // of keyed masks; zero: one that the agent makes and keeps
-	Spool     int64 // bytes; 0: spool.DefaultLimit
+	Spool     int64             // bytes; 0: spool.DefaultLimit
 	// Recordings is how many bytes of recordings may wait for the broker; 0: recording.DefaultLimit.
 	Recordings int64
 }
@@ -65,6 +67,7 @@ type Target struct {
 type (
 	file struct {
 		Broker    string            `yaml:"broker"`
+		AWS       *awsIdentity      `yaml:"aws"`
 		StateDir  string            `yaml:"state_dir"`
 		BaseDir   string            `yaml:"base_dir"` // for relative paths; empty: where the file lies
 		ReadyFile string            `yaml:"ready_file"`
@@ -79,6 +82,9 @@ type (
 		Recordings struct {
 			LimitBytes int64 `yaml:"limit_bytes"`
 		} `yaml:"recordings"`
+	}
+	awsIdentity struct {
+		Region string `yaml:"region"`
 	}
 	source struct {
 		File, Env string
@@ -179,11 +185,19 @@ func Parse(b []byte, dir string) (Config, error) {
 	return c, err
 }
 
+var awsRegion = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]{2,16}){1,3}-[0-9]{1,2}$`)
+
 // place checks everything that is not about a target.
 func (c *Config) place(f *file, dir string) error {
 	u, err := url.Parse(f.Broker)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return errors.New("broker: want https://HOST[:PORT]/[#ca=PIN]")
+	}
+	if f.AWS != nil {
+		if !awsRegion.MatchString(f.AWS.Region) {
+			return errors.New("aws.region: the region of the broker's functions, such as eu-west-1")
+		}
+		c.AWSRegion = f.AWS.Region
 	}
 	if f.StateDir == "" {
 		return errors.New("state_dir: where the agent keeps its key and what it has not delivered")

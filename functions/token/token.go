@@ -44,6 +44,8 @@ type Config struct {
 	Console  string   // URL of the browser's pages, told to clients
 	// Functions are the https URLs of functions that are not served under Base, told to clients; nil when all are.
 	Functions map[string]string
+	// FunctionsIAM are the same for agents with an AWS identity; nil when there are none.
+	FunctionsIAM map[string]string
 	Base      string           // our own public URL: what DPoP proofs must name
 	Now       func() time.Time // nil: time.Now
 	Log       *slog.Logger     // nil: none
@@ -105,7 +107,7 @@ func (f *function) handle(pattern string, h func(*http.Request) (any, error)) {
 func (f *function) discovery(*http.Request) (any, error) {
 	return api.Discovery{
 		Issuer: f.Issuer.Name(), OIDC: f.OIDC.Issuer, ClientID: f.OIDC.ClientID, CA: string(f.CA.PEM()), Relays: f.Relays, Console: f.Console,
-		Functions: f.Functions,
+		Functions: f.Functions, FunctionsIAM: f.FunctionsIAM,
 	}, nil
 }
 

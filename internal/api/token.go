@@ -34,6 +34,8 @@ type Discovery struct {
 	Console  string   `json:"console"`   // URL of the browser's pages
 	// Functions are the URLs of the functions that have one of their own; the others are where discovery is.
 	Functions map[string]string `json:"functions,omitempty"`
+	// FunctionsIAM are the URLs of the same functions for agents with an AWS identity, where there are any.
+	FunctionsIAM map[string]string `json:"functions_iam,omitempty"`
 }
 
 // GrantTypes and token types of PathToken (RFC 8693).

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -19,6 +20,13 @@ type AgentConfig struct {
 	URL         string                          // as for ActorConfig
 	Certificate func() (tls.Certificate, error) // the current one, with its Leaf and an *ecdsa.PrivateKey; asked at every call
 	Now         func() time.Time                // nil: time.Now
+	AWS         Signer                          // signs calls around the agent's own signature, for functions that ask for an AWS identity; nil: none does
+	Telemetry   *telemetry.Telemetry            // nil: nothing is traced
+}
+
+// Signer signs a request that is complete: sigv4.Signer.
+type Signer interface {
+	Sign(ctx context.Context, req *http.Request, body []byte) error
 }
 
 // Agent is an enrolled agent that calls the broker; every call is signed by its key (RFC 9421).
@@ -27,6 +35,8 @@ type Agent struct {
 	outside     *http.Client // to object stores
 	certificate func() (tls.Certificate, error)
 	now         func() time.Time
+	aws         Signer
+	tel         *telemetry.Telemetry
 }
 
 // NewAgent makes the client. It holds connections: one for a process is enough.
@@ -38,7 +48,8 @@ func NewAgent(c AgentConfig) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{caller: call, outside: address{}.client(), certificate: c.Certificate, now: c.Now}
+	call.way.iam = c.AWS != nil
+	a := &Agent{caller: call, outside: address{}.client(), certificate: c.Certificate, now: c.Now, aws: c.AWS, tel: c.Telemetry}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -104,7 +115,9 @@ func (a *Agent) post(ctx context.Context, path string, in, out any) error {
 	return a.postBody(ctx, path, body, out)
 }
 
-func (a *Agent) postBody(ctx context.Context, path string, body []byte, out any) error {
+func (a *Agent) postBody(ctx context.Context, path string, body []byte, out any) (err error) {
+	ctx, span, end := a.tel.Start(ctx, http.MethodPost+" "+path, telemetry.KindClient)
+	defer func() { end(err != nil) }()
 	req, err := a.caller.request(ctx, http.MethodPost, path, body, "application/json")
 	if err != nil {
 		return err
@@ -119,6 +132,14 @@ func (a *Agent) postBody(ctx context.Context, path string, body []byte, out any)
 	}
 	if err := token.SignAgent(req, body, cert.Leaf, key, a.now()); err != nil {
 		return fmt.Errorf("call broker: %w", err)
+	}
+	if a.aws != nil { // around everything above; the agent's signature is what the functions go by
+		if err := a.aws.Sign(ctx, req, body); err != nil {
+			return fmt.Errorf("call broker: %w", err)
+		}
+	}
+	if span != nil { // not signed: it is for nobody to rely on
+		req.Header.Set("Traceparent", span.Context().Traceparent())
 	}
 	// What an agent asks is idempotent: the transport may send it again when a kept connection turns out to be closed. The empty value
 	// says so to net/http and is not sent.

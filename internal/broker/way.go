@@ -18,6 +18,7 @@ type way struct {
 	mu    sync.Mutex // held while asking: others want the same answer
 	bases map[string]string
 	asked time.Time
+	iam   bool // those that ask for an AWS identity come first; set before the first call
 }
 
 // baseOf says where a path is served. A pinned broker is one listener that serves all of them. A broker in the cloud may have a URL
@@ -56,12 +57,18 @@ func (c caller) discover(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	bases := map[string]string{}
-	for name, url := range d.Functions {
-		a, err := parseAddress(url)
-		if err != nil || a.pin != nil {
-			return nil, fmt.Errorf("call broker: its discovery names %q for %s, which is not an https URL of a host: %w", url, name, err)
+	all := []map[string]string{d.Functions}
+	if c.way.iam {
+		all = append(all, d.FunctionsIAM)
+	}
+	for _, functions := range all {
+		for name, url := range functions {
+			a, err := parseAddress(url)
+			if err != nil || a.pin != nil {
+				return nil, fmt.Errorf("call broker: its discovery names %q for %s, which is not an https URL of a host: %w", url, name, err)
+			}
+			bases[name] = a.base
 		}
-		bases[name] = a.base
 	}
 	return bases, nil
 }

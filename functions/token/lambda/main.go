@@ -25,6 +25,7 @@ func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.
 	s.BehindOrigin(ctx)
 	issuer, verifier := s.Issuer(ctx)
 	c := token.Config{Items: s.Items(), Issuer: issuer, Verifier: verifier, CA: s.CA(ctx), StateKey: s.StateKey(ctx), Bundles: s.Bundles(),
-		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Functions: s.Functions(), Log: log}
+		OIDC: token.OIDC{Issuer: s.Setting(stack.OIDCIssuer), ClientID: s.Setting(stack.OIDCClient)}, Relays: s.Relays(), Console: s.Console(), Functions: s.Functions(), FunctionsIAM: s.FunctionsIAM(),
+		Log: log}
 	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return token.New(c) })
 }

@@ -43,7 +43,7 @@ func auditVerifyCommand() *cobra.Command {
 		Long: `Recompute the whole log from its bytes and hold it against the signed checkpoint and the live table.
 
 Exit codes: 0 proven, 10 an entry was altered, 11 one was removed, 12 the checkpoint is missing or not signed by the key,
-13 a session's commands do not follow one another, 14 an approval was not for what ran.`,
+13 a session's commands do not follow one another, 14 an approval was not for what ran, 15 a recording is not the original, or not all of it.`,
 		Example: `  sallyport audit verify --dir ./data
   cp data/evidence/checkpoint kept-elsewhere
   sallyport audit verify --dir ./data --checkpoint kept-elsewhere -o json`,

@@ -283,6 +283,8 @@ var wildcards = map[string]string{
 	"BlobsBucket.Arn/bundles/*":               "objects have no other resource",
 	"EvidenceBucket.Arn/*":                    "objects have no other resource",
 	"EvidenceBucket.Arn/recordings/*":         "objects have no other resource",
+	"EvidenceBucket.Arn/bodies/*":             "objects have no other resource",
+	"BlobsBucket.Arn/uploads/*":               "objects have no other resource",
 	"ApprovalsTable.Arn/stream/*":             "dynamodb:ListStreams knows no narrower resource",
 	"AuditTable AppendOnly":                   "a deny; in a table's policy a star is this table",
 	"BlobsPolicy TlsOnly s3:*":                "a deny",

@@ -178,13 +178,13 @@ func (c call) check() error {
 		"%s %s is not for programs of a run", c.Method, path)
 }
 
-// ofSession says whether something below one session is for programs of a run: a recording, or to end it.
+// ofSession says whether something below one session is for programs of a run: a recording, a large body, or to end it.
 func ofSession(method, rest string) bool {
 	switch parts := strings.Split(rest, "/"); {
 	case len(parts) == 3 && method == http.MethodPost:
 		return parts[0] == "" && isID("/"+parts[1]) && parts[2] == "end"
 	case len(parts) == 4 && method == http.MethodGet:
-		return parts[0] == "" && isID("/"+parts[1]) && parts[2] == "recordings" && isID("/"+parts[3])
+		return parts[0] == "" && isID("/"+parts[1]) && (parts[2] == "recordings" || parts[2] == "bodies") && isID("/"+parts[3])
 	}
 	return false
 }

@@ -28,7 +28,8 @@ func devCommand() *cobra.Command {
 		Short: "Run the whole system on this machine, for development",
 		Long: `Run broker, relay, a development identity provider and an agent on loopback, in the foreground, with all data below DIR.
 DIR/dev.json (mode 0600) says where everything is once it is ready. SIGTERM or Ctrl-C stops it in order; kill -9 loses nothing
-that was answered. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, to see that the gate closes.`,
+that was answered. With --aws the same handlers stand on the stores of a deployment, at a local AWS, and DIR/aws.json says which tables, buckets
+and keys they are; nothing else is different. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, to see that the gate closes.`,
 		Example: `  sallyport dev --dir ./data --agent-config targets.yaml &
   export SALLYPORT_URL=$(jq -r .broker data/dev.json)
   sallyport dev id-token --dir ./data --user alice --group engineers | sallyport login --id-token-file -
@@ -62,6 +63,8 @@ that was answered. SIGUSR1 stops the broker alone and SIGUSR2 starts it again, t
 	cmd.Flags().StringVar(&c.AgentConfig, "agent-config", "", "YAML with the agent's targets; without it no agent runs")
 	cmd.Flags().StringVar(&c.PolicyDir, "policy", "", "policy directory (default: the pack guarded-postgres)")
 	cmd.Flags().StringVar(&c.AgentBinary, "agent-binary", "", "sallyport-agent (default: beside this program, then PATH)")
+	cmd.Flags().StringVar(&c.AWS, "aws", "", "keep everything in DynamoDB, S3 and KMS of a local AWS at this URL, as a deployment does; loopback only")
+	cmd.Flags().StringVar(&c.AWSTables, "aws-tables", "", "another local AWS for the tables alone, such as DynamoDB Local (default: the one of --aws)")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
 	n.flags(cmd, &c.Notify)
 	cmd.AddCommand(devIDTokenCommand())

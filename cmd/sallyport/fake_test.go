@@ -72,7 +72,10 @@ func newFakeBroker(t testing.TB) *fakeBroker {
 		"GET " + api.PathSessions:                                func(*http.Request, fakeNode) (any, error) { return []api.SessionView{fakeSession(false)}, nil },
 		"GET " + api.PathSessions + "/{id}":                      b.session,
 		"GET " + api.PathSessions + "/{id}/recordings/{command}": b.recording,
-		"POST " + api.PathSessions + "/{id}/end":                 b.end,
+		"GET " + api.PathSessions + "/{id}/bodies/{command}": func(r *http.Request, _ fakeNode) (any, error) {
+			return api.ChunksView{From: 0, Next: 1, Data: []byte(`{"text":"much"}`), Ended: api.ReasonComplete}, nil
+		},
+		"POST " + api.PathSessions + "/{id}/end": b.end,
 	} {
 		mux.HandleFunc(path, b.authenticated(h))
 	}

@@ -200,6 +200,9 @@ func printSession(w io.Writer, s api.SessionView) error {
 // commandWords tells one command: what it was, what was decided and why, who approved it, and what came back.
 func commandWords(b *strings.Builder, c api.CommandView) {
 	fmt.Fprintf(b, "#%d  %s  %s\n%s\n", c.Seq, clock(c.Time), shown(c.Verb), indent(shown(c.Text)))
+	if c.Large {
+		b.WriteString("    too large to be shown: `sallyport sessions export SESSION " + string(c.ID) + " --body FILE` writes all of it\n")
+	}
 	d := c.Decision
 	fmt.Fprintf(b, "    %s by rule %q\n", outcomeWord(d.Outcome), d.Rule)
 	for _, r := range d.Reasons {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -207,17 +208,21 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 func (a *app) exportCommand() *cobra.Command {
-	var cast, file string
+	var cast, file, body string
 	c := &cobra.Command{
-		Use: "export SESSION [COMMAND] (--cast FILE | --file FILE)", Short: "Write a recording to a file",
+		Use: "export SESSION [COMMAND] (--cast FILE | --file FILE | --body FILE)", Short: "Write a recording, or a large command, to a file",
 		Long: recordingHelp + `
---cast writes a terminal as an asciicast (version 2), which asciinema and its kin play; --file the bytes of a transferred file. FILE is made, and never
+--cast writes a terminal as an asciicast (version 2), which asciinema and its kin play; --file the bytes of a transferred file,
+--body the exact text and parameters of a command that is too large to be shown, as JSON. FILE is made, and never
 replaced; - is standard output. A recording that still runs is written as far as it has come.`,
 		Example: "  sallyport sessions export 01JD0000000000000000000000 --cast shell.cast && asciinema play shell.cast",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (cast == "") == (file == "") {
-				return usage(cmd, "give either --cast or --file")
+			if given := slices.DeleteFunc([]string{cast, file, body}, func(s string) bool { return s == "" }); len(given) != 1 {
+				return usage(cmd, "give one of --cast, --file and --body")
+			}
+			if body != "" {
+				return a.exportBody(cmd, args, body)
 			}
 			kind := api.RecordingCast
 			if file != "" {
@@ -233,23 +238,66 @@ replaced; - is standard output. A recording that still runs is written as far as
 	}
 	c.Flags().StringVar(&cast, "cast", "", "write a terminal's recording here")
 	c.Flags().StringVar(&file, "file", "", "write a file's recording here")
+	c.Flags().StringVar(&body, "body", "", "write a large command here")
 	return c
+}
+
+// exportBody writes a large command.
+func (a *app) exportBody(cmd *cobra.Command, args []string, name string) (err error) {
+	if len(args) != 2 {
+		return usage(cmd, "--body wants the COMMAND as well")
+	}
+	path, err := idPath(cmd, api.PathSessions, args[0])
+	if err == nil {
+		path, err = idPath(cmd, path+"/bodies", args[1])
+	}
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	v, hangUp, err := a.voice(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp()
+	t := &tape{v: v, path: path}
+	first, err := t.more(ctx)
+	if err != nil {
+		return err
+	}
+	w, done, err := a.create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if _, err := w.Write(first); err != nil || t.ended != "" {
+		return err
+	}
+	return t.each(ctx, func(b []byte) error { _, err := w.Write(b); return err })
+}
+
+// create makes a file that was not there; - is standard output.
+func (a *app) create(name string) (io.Writer, func() error, error) {
+	if name == "-" {
+		return a.stdout, func() error { return nil }, nil
+	}
+	f, err := os.OpenFile(filepath.Clean(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, nil, api.Because(api.ErrBadRequest, "choose another name", "%s exists, and is not replaced", name)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("export: %w", err)
+	}
+	return f, f.Close, nil
 }
 
 // export writes whole lines of a cast, every one of them checked, or the bytes of a file.
 func (a *app) export(ctx context.Context, t *tape, name string) (err error) {
-	w := io.Writer(a.stdout)
-	if name != "-" {
-		f, err := os.OpenFile(filepath.Clean(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			return api.Because(api.ErrBadRequest, "choose another name", "%s exists, and is not replaced", name)
-		}
-		if err != nil {
-			return fmt.Errorf("export: %w", err)
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		w = f
+	w, done, err := a.create(name)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	var check recording.Cast
 	var line []byte // that has not ended
 	err = t.each(ctx, func(b []byte) error {

@@ -144,6 +144,7 @@ func (p *pages) routes() (http.Handler, error) {
 	mux.HandleFunc("GET "+api.PathSessions, p.json(p.listSessions))
 	mux.HandleFunc("GET "+api.PathSessions+"/{id}", p.json(p.oneSession))
 	mux.HandleFunc("GET "+api.PathSessions+"/{id}/recordings/{command}", p.json(p.oneRecording))
+	mux.HandleFunc("GET "+api.PathSessions+"/{id}/bodies/{command}", p.json(p.oneBody))
 	mux.HandleFunc("POST "+api.PathSessions+"/{id}/end", p.json(p.endSession))
 	mux.HandleFunc("GET "+api.PathActors, p.json(p.listActors))
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {

@@ -188,6 +188,7 @@ func (t *telling) command(e audit.Entry) api.CommandView {
 	if body, err := audit.OpenBody(e.Command, c.ID, t.key); err == nil { // shredded: the normalised text stays
 		c.Text, c.Params = body.Text, body.Params
 	}
+	c.Large = e.Command.Large != nil // its text is elsewhere: this is the beginning of it, without literals
 	t.size += len(c.Text) + 256
 	for _, v := range c.Params {
 		t.size += 2 * len(v.Value)

@@ -105,6 +105,46 @@ func (p *pages) oneRecording(r *http.Request, s scope) (any, error) {
 	return p.chunks(r.Context(), tape, key, from)
 }
 
+// oneBody answers with a part of a large command's body: JSON, in pieces of api.MaxChunkBytes.
+func (p *pages) oneBody(r *http.Request, s scope) (any, error) {
+	rec, err := p.sessionRecord(r.Context(), s, access.SessionID(r.PathValue("id")))
+	if err != nil {
+		return nil, err
+	}
+	none := api.Because(api.ErrNotFound, "sallyport sessions show "+string(rec.ID)+" has the texts of all others", "there is no such large command in this session")
+	id := access.CommandID(r.PathValue("command"))
+	if _, err := session.Time(string(id)); err != nil {
+		return nil, none
+	}
+	st, err := token.OpenState(p.StateKey, rec.State)
+	if err != nil {
+		return nil, api.Because(api.ErrNotFound, "", "the body cannot be opened any more: its session's key is gone")
+	}
+	blob, err := p.Evidence.Open(r.Context(), audit.BodyName(rec.ID, id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, none
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := audit.PlainLarge(id, st.DataKey, blob)
+	if err != nil {
+		return nil, err
+	}
+	pieces := (len(plain) + api.MaxChunkBytes - 1) / api.MaxChunkBytes
+	from := 0
+	if q := r.URL.Query().Get("from"); q != "" {
+		if from, err = strconv.Atoi(q); err != nil || from < 0 || from >= pieces {
+			return nil, api.Because(api.ErrBadRequest, "", "from: want 0 to %d", pieces-1)
+		}
+	}
+	v := api.ChunksView{From: from, Next: from + 1, Data: plain[from*api.MaxChunkBytes : min((from+1)*api.MaxChunkBytes, len(plain))]}
+	if v.Next == pieces {
+		v.Ended = api.ReasonComplete
+	}
+	return v, nil
+}
+
 // endSession ends a session of the caller's, or any for an administrator in person. Its agent hears of it within its next second.
 func (p *pages) endSession(r *http.Request, s scope) (any, error) {
 	var in api.EndRequest

@@ -195,6 +195,47 @@ func TestARecordingPageShowsTheEndOfALongOneAndNothingOfAFile(t *testing.T) {
 	}
 }
 
+// The exact text of a command that fits no entry is read as other texts are, in pieces.
+func TestWhoMayReadALargeBody(t *testing.T) {
+	w := newWorld(t)
+	s := w.Seed(w.agent, w.alice, "app")
+	c := s.Command(0, access.Read, "public.orders", strings.Repeat("select ", 1_000_000))
+	kept, blob, err := audit.LargeCommandOf(c, s.Digest(c), s.State.DataKey)
+	brokertest.Must(t, err)
+	brokertest.Must(t, w.evidence.Create(context.Background(), audit.BodyName(c.Session, c.ID), blob))
+	e := w.command(s, "x", allowed)
+	e.ID, e.Command = string(c.ID), kept
+	w.audit(e)
+	path := api.PathSessions + "/" + string(c.Session)
+	var one api.SessionView
+	brokertest.Must(t, w.ask(w.alice, path, &one))
+	if len(one.Commands) != 1 || !one.Commands[0].Large || !strings.Contains(one.Commands[0].Text, "bytes in all") {
+		t.Errorf("%+v", one.Commands)
+	}
+	if p := w.as("alice").get("/sessions/" + string(c.Session)); !p.says("--body FILE") {
+		t.Errorf("%s", p.text())
+	}
+	var got []byte
+	for from, more := 0, true; more; from++ {
+		var v api.ChunksView
+		brokertest.Must(t, w.ask(w.alice, fmt.Sprintf("%s/bodies/%s?from=%d", path, c.ID, from), &v))
+		got, more = append(got, v.Data...), v.Ended == ""
+	}
+	var body audit.Body
+	if err := json.Unmarshal(got, &body); err != nil || body.Text != c.Text {
+		t.Errorf("%d bytes, %v", len(body.Text), err)
+	}
+	var v api.ChunksView
+	if err := w.ask(w.Login("eve", "engineers"), path+"/bodies/"+string(c.ID), &v); !errors.Is(err, api.ErrNotFound) {
+		t.Errorf("a stranger: %v", err)
+	}
+	for _, bad := range []string{"x", w.ID()} {
+		if err := w.ask(w.alice, path+"/bodies/"+bad, &v); !errors.Is(err, api.ErrNotFound) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 // What was altered where it lies is not shown as if it were the original.
 func TestAnAlteredChunkIsNotShown(t *testing.T) {
 	w := newWorld(t)

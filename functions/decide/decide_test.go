@@ -64,6 +64,7 @@ type world struct {
 	dir      *dir.Dir
 	evidence store.Blobs // dir behind Faults
 	uploads  *dir.Uploads
+	granter  store.Uploads      // uploads, as a rule
 	signer   *brokertest.Signer // of the log, once it was sealed
 }
 
@@ -77,6 +78,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { _ = w.dir.Close() })
 	w.evidence = storetest.FaultyBlobs{Faults: w.Faults, Blobs: w.dir}
 	w.uploads = &dir.Uploads{Dir: w.dir, Base: brokertest.Issuer, Key: make([]byte, 32), Now: w.Now}
+	w.granter = w.uploads
 	w.handler = w.newHandler(w.Items)
 	w.agent = w.Agent("agent-1", "app")
 	w.alice = w.Login("alice", "engineers")
@@ -84,7 +86,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) newHandler(items store.Items) http.Handler {
-	h, err := decide.New(decide.Config{Items: items, Evidence: w.evidence, Uploads: w.uploads, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey,
+	h, err := decide.New(decide.Config{Items: items, Evidence: w.evidence, Uploads: w.granter, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey,
 		Console: "https://console.test/", Base: brokertest.Issuer, Now: w.Now})
 	brokertest.Must(w.T, err)
 	return h
@@ -704,7 +706,7 @@ func TestCan(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	w := newWorld(t)
-	good := decide.Config{Items: w.Items, Evidence: w.evidence, Uploads: w.uploads, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://c", Base: "https://b"}
+	good := decide.Config{Items: w.Items, Evidence: w.evidence, Uploads: w.granter, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://c", Base: "https://b"}
 	for name, edit := range map[string]func(*decide.Config){
 		"items":     func(c *decide.Config) { c.Items = nil },
 		"evidence":  func(c *decide.Config) { c.Evidence = nil },

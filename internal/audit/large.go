@@ -62,11 +62,20 @@ func beginning(s string) string {
 	return fmt.Sprintf("%s … (%d bytes in all)", s[:n], len(s))
 }
 
-// OpenLarge returns the exact command out of its blob.
-func OpenLarge(id access.CommandID, dataKey, blob []byte) (Body, error) {
+// PlainLarge is the JSON of a large command's Body, out of its blob.
+func PlainLarge(id access.CommandID, dataKey, blob []byte) ([]byte, error) {
 	plain, err := OpenBlob(dataKey, useBody, []byte(id), blob)
 	if err != nil {
-		return Body{}, fmt.Errorf("command body of %s: %w", id, err)
+		return nil, fmt.Errorf("command body of %s: %w", id, err)
+	}
+	return plain, nil
+}
+
+// OpenLarge returns the exact command out of its blob.
+func OpenLarge(id access.CommandID, dataKey, blob []byte) (Body, error) {
+	plain, err := PlainLarge(id, dataKey, blob)
+	if err != nil {
+		return Body{}, err
 	}
 	var b Body
 	if err := json.Unmarshal(plain, &b); err != nil {

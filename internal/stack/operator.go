@@ -6,6 +6,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/bundles"
 	"github.com/sallyport/sallyport/internal/policy"
+	"github.com/sallyport/sallyport/internal/s3"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
@@ -30,6 +31,9 @@ func FromOutputs(out map[string]string, getenv func(string) string) func(string)
 	}
 }
 
+// Blobs is the bucket of policy bundles.
+func (s *Stack) Blobs() *s3.Bucket { return s.bucket(BundleBucket) }
+
 // Init makes what a new deployment has not: the CA's certificate and the secret that seals sessions. It may be called again.
 func (s *Stack) Init(ctx context.Context) error {
 	s.CA(ctx)
@@ -47,7 +51,7 @@ func (s *Stack) Publish(ctx context.Context, b *policy.Bundle) error {
 }
 
 // evidence names what there is in the log's bucket.
-var evidence = []string{"entries/", "tile/", "recordings/"}
+var evidence = []string{"entries/", "tile/", "recordings/", "bodies/"}
 
 // checkpoint is the log's head.
 const checkpoint = "checkpoint"

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -26,9 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/bundles"
 	"github.com/sallyport/sallyport/internal/dir"
-	"github.com/sallyport/sallyport/internal/keyfile"
 	"github.com/sallyport/sallyport/internal/policy"
-	"github.com/sallyport/sallyport/internal/sqlite"
 	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
@@ -42,36 +39,6 @@ const (
 // origin names the log of an embedded system.
 const origin = "sallyport.local/audit"
 
-// stores are the embedded twins.
-type stores struct {
-	items    *sqlite.DB
-	evidence *dir.Dir
-	blobs    *dir.Dir
-	keys     *keyfile.Keys
-}
-
-func openStores(where string) (*stores, error) {
-	s := &stores{}
-	var err error
-	if s.keys, err = keyfile.Open(filepath.Join(where, "broker", "keys")); err != nil {
-		return nil, err
-	}
-	if s.items, err = sqlite.Open(filepath.Join(where, "broker", "store.db")); err != nil {
-		return nil, err
-	}
-	if s.blobs, err = dir.Open(filepath.Join(where, "broker", "blobs")); err != nil {
-		return nil, errors.Join(err, s.items.Close())
-	}
-	if s.evidence, err = dir.Open(filepath.Join(where, "evidence")); err != nil {
-		return nil, errors.Join(err, s.items.Close(), s.blobs.Close())
-	}
-	return s, nil
-}
-
-func (s *stores) close() error {
-	return errors.Join(s.items.Close(), s.blobs.Close(), s.evidence.Close())
-}
-
 // broker is every function behind one TLS listener, and the browser's pages behind a plain one on loopback.
 type broker struct {
 	*stores
@@ -80,13 +47,11 @@ type broker struct {
 	verifier *token.Verifier
 	sealer   *seal.Sealer
 	state    []byte
-	// uploadKey signs what may be uploaded.
-	uploadKey []byte
-	server    tls.Certificate
-	api       http.Handler
-	pages     http.Handler
-	log       *slog.Logger
-	tel       *telemetry.Telemetry
+	server   tls.Certificate
+	api      http.Handler
+	pages    http.Handler
+	log      *slog.Logger
+	tel      *telemetry.Telemetry
 
 	mu      sync.Mutex
 	addr    string
@@ -105,9 +70,6 @@ func newBroker(ctx context.Context, s *stores, at ports, relays []string, tel *t
 		return nil, err
 	}
 	if b.state, err = s.keys.Secret("state"); err != nil {
-		return nil, err
-	}
-	if b.uploadKey, err = s.keys.Secret("upload"); err != nil {
 		return nil, err
 	}
 	if b.ca, err = token.LoadCA(ctx, s.items, caKey, time.Now()); err != nil {
@@ -173,9 +135,12 @@ func (b *broker) functions(base string, at ports, relays []string) error {
 	mount(h, err, api.PathDiscovery, api.PathJWKS, api.PathToken, api.PathRenew, api.PathTicket, api.PathRevoke, api.PathWhoami)
 	h, err = enroll.New(enroll.Config{Items: b.items, Verifier: b.verifier, CA: b.ca, Bundles: source, Relays: relays, Base: base, Log: b.log})
 	mount(h, err, api.PathJoin, api.PathEnroll, api.PathRecertify, api.PathRevokeAgent)
-	uploads := &dir.Uploads{Dir: b.blobs, Base: base, Key: b.uploadKey, Now: time.Now}
+	uploads, taker, err := b.uploads(base)
+	failed = errors.Join(failed, err)
+	if taker != nil {
+		mux.Handle("PUT "+dir.UploadPath, taker)
+	}
 	h, err = decide.New(decide.Config{Items: b.items, Evidence: b.evidence, Uploads: uploads, Bundles: source, Verifier: b.verifier, CA: b.ca.Cert(), StateKey: b.state, Console: console, Base: base, Log: b.log})
-	mount(uploads, nil, "PUT "+dir.UploadPath)
 	mount(h, err, api.PathOpen, api.PathCheck, api.PathUpload, api.PathClaim, api.PathClose, api.PathCan)
 	h, err = changes.New(changes.Config{Items: b.items, CA: b.ca.Cert(), StateKey: b.state, Bundles: source, Log: b.log})
 	mount(h, err, api.PathChanges)

@@ -29,9 +29,12 @@ type Config struct {
 	AgentConfig string // the agent's targets; "" starts no agent
 	PolicyDir   string // "" uses the pack guarded-postgres
 	AgentBinary string
-	Notify      Notify              // who is told of approvals
-	Getenv      func(string) string // for OTEL_EXPORTER_OTLP_ENDPOINT and its like; nil: no traces
-	Log         *slog.Logger
+	// AWS is the URL of an emulator on loopback: the stores are DynamoDB, S3 and KMS there, as in a deployment, and DIR/aws.json says
+	// which. "" uses the embedded twins. AWSTables is another emulator's, for the tables alone.
+	AWS, AWSTables string
+	Notify         Notify              // who is told of approvals
+	Getenv         func(string) string // for OTEL_EXPORTER_OTLP_ENDPOINT and its like; nil: no traces
+	Log            *slog.Logger
 	// Outage receives true to stop the broker and false to start it again; nil never does.
 	Outage <-chan bool
 	// Ready is called once with what was written to dev.json.
@@ -72,7 +75,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("stale dev.json: %w", err)
 	}
 	r := &runner{c: c, log: c.Log}
-	s, err := openStores(c.Dir)
+	s, err := openStores(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,3 @@
-//go:build aws
-
 // Package localaws starts a local AWS for tests: DynamoDB Local for the tables, MiniStack for S3 and KMS, on loopback and free ports.
 // It refuses to begin without what localstack/scripts/local-aws.sh prepares, and leaves nothing running.
 package localaws

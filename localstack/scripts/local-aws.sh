@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 into=build/local-aws
 dynamodb=2.6.1
 ministack=1.5.33
+cbor2=5.8.0 # what CloudWatch speaks; MiniStack needs it and does not ask for it
 mkdir -p "$into"
 if command -v flock >/dev/null; then exec 9>build/.local-aws.lock && flock 9; fi # another make may be at it
 
@@ -35,11 +36,11 @@ if [ -z "$why" ] && [ "$(cat "$into/dynamodb/.version" 2>/dev/null)" != "$dynamo
   echo "$dynamodb" >"$into/dynamodb/.version"
 fi
 
-if [ "$(cat "$into/ministack/.version" 2>/dev/null)" != "$ministack" ]; then
+if [ "$(cat "$into/ministack/.version" 2>/dev/null)" != "$ministack $cbor2" ]; then
   need python3 "install Python 3.10 or newer (Debian: apt-get install python3 python3-venv)"
   echo "local-aws: MiniStack $ministack"
   rm -rf "$into/ministack"
   python3 -m venv "$into/ministack"
-  "$into/ministack/bin/pip" install -q --disable-pip-version-check "ministack[full]==$ministack"
-  echo "$ministack" >"$into/ministack/.version"
+  "$into/ministack/bin/pip" install -q --disable-pip-version-check "ministack[full]==$ministack" "cbor2==$cbor2"
+  echo "$ministack $cbor2" >"$into/ministack/.version"
 fi

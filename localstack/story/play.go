@@ -52,6 +52,9 @@ type step struct {
 	run   func(context.Context) error
 }
 
+// stepRecord is the last step, for which everything stops.
+const stepRecord = "The record: sessions, every command, and a proof that nothing was changed or removed"
+
 // story is what is played: all of it everywhere, but what only a deployment has.
 func (p *player) story() []step {
 	all := []step{
@@ -62,7 +65,7 @@ func (p *player) story() []step {
 		{"coder changes a protected table: held until a reviewer approves exactly this, once", p.approval},
 		{"Alice revokes coder: coder's and tester's next commands are refused", p.revoke},
 		{"The broker stops: the gate is closed. It starts again: the gate works", p.outage},
-		{"The record: sessions, every command, and a proof that nothing was changed or removed", p.record},
+		{stepRecord, p.record},
 	}
 	if c, ok := p.system.(*cloud); ok {
 		update := step{"The stack is updated in place, under a session that goes on", func(ctx context.Context) error { return p.update(ctx, c) }}

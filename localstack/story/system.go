@@ -34,6 +34,7 @@ type system interface {
 
 // dev is `sallyport dev`: the embedded system in a process of its own.
 type dev struct {
+	more   []string // flags
 	cmd    *exec.Cmd
 	exited chan error // its end
 	said   lockedBuffer
@@ -47,7 +48,7 @@ func (d *dev) log() string { return d.said.String() }
 const readyLimit = 30 * time.Second
 
 func (d *dev) start(ctx context.Context, w *world) (embedded.DevFile, error) {
-	d.cmd = exec.Command(filepath.Join(w.bin, "sallyport"), "dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml"))
+	d.cmd = exec.Command(filepath.Join(w.bin, "sallyport"), append([]string{"dev", "--dir", w.data, "--agent-config", filepath.Join(w.dir, "targets.yaml")}, d.more...)...)
 	d.cmd.SysProcAttr = child.Attr(syscall.SIGTERM)
 	d.cmd.Stdout, d.cmd.Stderr, d.cmd.Env = &d.said, &d.said, w.env()
 	if err := d.cmd.Start(); err != nil {

@@ -99,6 +99,12 @@ func readable(text string) string {
 	if !utf8.ValidString(text) {
 		return "it is not UTF-8"
 	}
+	if strings.Contains(text, "\\\n") && strings.Contains(text, "#") {
+		return "where a comment ends is doubtful" // for shells at its newline, for the parser behind a backslash that is before that
+	}
+	if n := len(text) - len(strings.TrimRight(text, "\\")); n&1 == 1 {
+		return "it ends in a backslash" // which shells keep
+	}
 	depth := 0
 	for i := range len(text) {
 		switch c := text[i]; {

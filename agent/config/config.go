@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/postgres"
 	"github.com/sallyport/sallyport/agent/protocol/ssh"
 	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/spool"
@@ -61,6 +62,7 @@ type Target struct {
 	Password credential.Source
 	Peer     protocol.Peer
 	SSH      *ssh.Settings // nil: those of the zero Settings
+	Postgres *postgres.Settings
 }
 
 // The file, as it is written.
@@ -101,7 +103,9 @@ type (
 		HostKey  string `yaml:"host_key"`    // in place of tls: "TYPE BASE64", as in known_hosts, or SHA256:FINGERPRINT
 
 		SSH *sshTarget `yaml:"ssh"`
-		TLS struct {
+
+		Postgres *postgresTarget `yaml:"postgres"`
+		TLS      struct {
 			Mode       string `yaml:"mode"` // disable, verify-full, pin; empty: verify-full
 			ServerName string `yaml:"server_name"`
 			CAFile     string `yaml:"ca_file"`
@@ -341,6 +345,11 @@ func (t target) peer(c *Target, dir, host, port string, local bool) (err error) 
 	}
 	if c.Peer, err = t.tls(dir, host, local); err != nil {
 		return fmt.Errorf("tls: %w", err)
+	}
+	if t.Postgres != nil {
+		if err := t.Postgres.check(c, dir, host); err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func exit(err error) int {
 // rooms are the protocols that this binary speaks. What a room keeps is below stateDir.
 func rooms(c *config.Config) map[string]protocol.Protocol {
 	return map[string]protocol.Protocol{
-		"postgres": postgres.New(postgres.Config{}),
+		"postgres": postgres.New(postgres.Config{Targets: c.Postgres()}),
 		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(c.StateDir, "ssh"), Targets: c.SSH()}),
 	}
 }

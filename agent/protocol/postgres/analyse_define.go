@@ -71,8 +71,6 @@ func refusedStatement(n any) (rule, hint string) {
 		return "postgres.cursor", "cursors do not pass the gate; use LIMIT, or a driver's row-limited fetch"
 	case *pg.LockStmt:
 		return "postgres.lock", "LOCK does not pass the gate; use SELECT … FOR UPDATE on the rows that you need"
-	case *pg.ListenStmt, *pg.NotifyStmt:
-		return "postgres.notify", "LISTEN and NOTIFY do not pass the gate"
 	case *pg.AlterSystemStmt, *pg.LoadStmt, *pg.CheckPointStmt, *pg.CreateExtensionStmt, *pg.AlterExtensionStmt,
 		*pg.AlterExtensionContentsStmt, *pg.CreatedbStmt, *pg.DropdbStmt, *pg.AlterDatabaseStmt, *pg.AlterDatabaseSetStmt,
 		*pg.CreateTableSpaceStmt, *pg.DropTableSpaceStmt, *pg.CreateFdwStmt, *pg.AlterFdwStmt, *pg.CreateForeignServerStmt,

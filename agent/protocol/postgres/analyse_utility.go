@@ -58,6 +58,14 @@ func (a *analysis) statement(n *pg.Node) string {
 		return "SET CONSTRAINTS"
 	case *pg.DeallocateStmt, *pg.DiscardStmt, *pg.UnlistenStmt, *pg.ClosePortalStmt:
 		return a.tidy(s)
+	case *pg.ListenStmt:
+		// What comes is of other sessions, whatever they put in it: policy is asked as about the function that sends it.
+		a.touch(access.Read, access.KindFunction, "pg_notify")
+		a.plan.listens = true
+		return "LISTEN"
+	case *pg.NotifyStmt:
+		a.touch(access.Execute, access.KindFunction, "pg_notify")
+		return "NOTIFY"
 	default:
 		return a.definition(s)
 	}

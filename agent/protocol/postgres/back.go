@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -15,9 +16,10 @@ type back struct {
 	q   *queue
 	out *out
 
-	mask *masking // of the simple query's present result
-	tmp  []byte
-	last string // the SQLSTATE of a fatal error that the client has seen
+	mask   *masking // of the simple query's present result
+	tmp    []byte
+	copies bool   // the target sends COPY's data
+	last   string // the SQLSTATE of a fatal error that the client has seen
 }
 
 // loop ends with an error that says why nothing more can come.
@@ -26,6 +28,18 @@ func (b *back) loop(ctx context.Context) error {
 		tag, size, err := b.tap.peek()
 		if err != nil {
 			return err
+		}
+		if tag == 'd' {
+			if err := b.copyOut(ctx, size); err != nil {
+				return err
+			}
+			continue
+		}
+		if tag != 'D' && size > maxHeld+header {
+			if err := b.long(tag, size); err != nil {
+				return err
+			}
+			continue
 		}
 		if tag == 'D' {
 			if err := b.rows(ctx, size); err != nil {
@@ -52,7 +66,7 @@ func (b *back) message(tag byte, msg []byte) error {
 	case 'S':
 		return b.parameter(msg)
 	case 'A':
-		return nil // LISTEN is refused: whatever this is, nobody asked for it
+		return b.notification(msg)
 	case 'Z':
 		return b.ready(msg)
 	}
@@ -93,6 +107,13 @@ func (b *back) answer(e *expect, tag byte, msg []byte) error {
 	case e.kind == kindDescribePortal && tag == 'n':
 		e.portal.fields, e.portal.described = nil, true
 		return b.pass(e, msg)
+	case e.kind == kindExecute && (tag == 'G' || tag == 'H'):
+		return b.copyStarts(e, tag, msg)
+	case e.kind == kindExecute && tag == 'c' && b.copies:
+		return b.put(e, msg)
+	case e.kind == kindFunction && tag == 'V':
+		e.run.bytes += int64(len(msg))
+		return b.put(e, msg)
 	case e.kind == kindExecute && (tag == 'C' || tag == 'I' || tag == 's'):
 		return b.complete(e, tag, msg)
 	}
@@ -101,6 +122,13 @@ func (b *back) answer(e *expect, tag byte, msg []byte) error {
 
 func (b *back) answerQuery(e *expect, tag byte, msg []byte) error {
 	switch tag {
+	case 'G', 'H':
+		return b.copyStarts(e, tag, msg)
+	case 'c':
+		if !b.copies {
+			break
+		}
+		return b.put(e, msg)
 	case 'T':
 		fields, err := fieldsOfRow(msg[header:])
 		if err != nil {
@@ -112,7 +140,8 @@ func (b *back) answerQuery(e *expect, tag byte, msg []byte) error {
 		return b.put(e, msg)
 	case 'C', 'I':
 		b.finishRows(e.run, b.mask)
-		b.mask = nil
+		b.mask, b.copies = nil, false
+		b.q.copied()
 		e.run.tag = tagOf(msg)
 		if e.run.over {
 			e.run.over = false
@@ -126,6 +155,8 @@ func (b *back) answerQuery(e *expect, tag byte, msg []byte) error {
 // complete ends an Execute.
 func (b *back) complete(e *expect, tag byte, msg []byte) error {
 	b.finishRows(e.run, e.portal.mask)
+	b.copies = false
+	b.q.copied()
 	switch tag {
 	case 'C':
 		e.run.tag = tagOf(msg)
@@ -202,6 +233,27 @@ func (b *back) notice(msg []byte) error {
 	return b.out.put(msg)
 }
 
+// notification passes on what another session has sent (NOTIFY). Its text may be anything, a protected value too: where there are such, only
+// the channel's name passes.
+func (b *back) notification(msg []byte) error {
+	if !b.l.listening.Load() {
+		return nil // nobody asked for it
+	}
+	c := cursor{b: msg[header:]}
+	pid, channel := c.uint32(), c.text()
+	c.text()
+	if err := c.end(); err != nil {
+		return fmt.Errorf("NotificationResponse: %w", err)
+	}
+	if b.l.guarded() {
+		dst, at := frame(b.tmp[:0], 'A')
+		dst = binary.BigEndian.AppendUint32(dst, pid)
+		msg = seal(append(append(append(dst, channel...), 0), 0), at)
+		b.tmp = msg
+	}
+	return b.out.put(msg)
+}
+
 // parameter forwards a ParameterStatus. One that would change what bytes mean ends the session.
 func (b *back) parameter(msg []byte) error {
 	c := cursor{b: msg[header:]}
@@ -233,7 +285,7 @@ func (b *back) ready(msg []byte) error {
 	if len(msg) != header+1 || !strings.ContainsRune("ITE", rune(msg[header])) {
 		return fmt.Errorf("ReadyForQuery: %w", errMalformed)
 	}
-	if e := b.q.head(); e != nil && e.kind == kindQuery {
+	if e := b.q.head(); e != nil && (e.kind == kindQuery || e.kind == kindFunction) {
 		if e.reply != nil && !e.ok {
 			return fmt.Errorf("%w: a statement that must fail did not", errOutOfStep)
 		}
@@ -247,6 +299,8 @@ func (b *back) ready(msg []byte) error {
 // failed deals with an ErrorResponse: the poison's is replaced, all others are scrubbed where columns are masked.
 func (b *back) failed(e *expect, msg []byte) error {
 	code := sqlstateOf(msg[header:])
+	b.copies = false
+	b.q.copied()
 	switch {
 	case e != nil && e.kind == kindInternal:
 		e.rows.err = fmt.Errorf("target answered SQLSTATE %s", code)
@@ -279,7 +333,7 @@ func (b *back) failed(e *expect, msg []byte) error {
 	if e == nil {
 		return b.farewell(msg)
 	}
-	if e.kind == kindQuery {
+	if e.kind == kindQuery || e.kind == kindFunction {
 		return b.out.put(msg)
 	}
 	b.q.fail()

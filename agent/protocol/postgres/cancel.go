@@ -48,13 +48,13 @@ func (r *Room) cancel(ctx context.Context, owner protocol.Owner, key []byte) {
 }
 
 func (r *Room) find(owner protocol.Owner, key []byte) *link {
-	if len(key) != 8 {
+	if len(key) < 8 {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.live[binary.BigEndian.Uint32(key)] {
-		if l.s.Owner == owner && subtle.ConstantTimeCompare(l.ours[:], key[4:]) == 1 {
+		if l.s.Owner == owner && subtle.ConstantTimeCompare(l.ours, key[4:]) == 1 {
 			l.wg.Add(1) // cancel gives it back: Serve does not return while a cancel uses the link
 			return l
 		}
@@ -113,7 +113,7 @@ func (l *link) sendCancel(ctx context.Context) {
 	if len(l.key.secret) == 0 {
 		return
 	}
-	c, err := l.s.Dial(ctx)
+	c, err := l.key.dial(ctx)
 	if err != nil {
 		l.s.Log.Warn("cancel not delivered", "session", l.s.ID, "target", l.s.Target, "error", err)
 		return

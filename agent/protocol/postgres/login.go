@@ -13,6 +13,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -26,12 +28,14 @@ type targetKey struct {
 	pid    uint32
 	secret []byte
 	tls    *tls.Config
+	direct bool
+	dial   func(ctx context.Context) (net.Conn, error) // to the host that the session is on
 }
 
 // login dials the target and logs in with the agent's credential. What goes wrong is told to the client without the target's
 // own words, which may name addresses and users.
 func (l *link) login(ctx context.Context, st *startup) (status byte, err error) {
-	ctx, stop := context.WithTimeout(ctx, loginWait)
+	ctx, stop := context.WithTimeout(ctx, orDefault(l.set.Login, loginWait))
 	defer stop()
 	cfg, err := l.config(st)
 	if err != nil {
@@ -59,9 +63,13 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 	}
 	l.role = h.ParameterStatuses["session_authorization"]
 	l.statuses = h.ParameterStatuses
-	l.key = targetKey{pid: h.PID, secret: h.SecretKey, tls: cfg.TLSConfig}
+	l.key.pid, l.key.secret = h.PID, h.SecretKey
 	l.pid = h.PID
-	if _, err := rand.Read(l.ours[:]); err != nil {
+	l.ours = make([]byte, 4)
+	if st.minor >= 2 {
+		l.ours = make([]byte, 32)
+	}
+	if _, err := rand.Read(l.ours); err != nil {
 		return 0, fmt.Errorf("login: cancel key: %w", err)
 	}
 	return h.TxStatus, nil
@@ -97,29 +105,71 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	secured, negotiation, certMode := tlsConfig != nil, "postgres", "disable"
+	if secured && l.set.DirectTLS {
+		negotiation, tlsConfig.NextProtos = "direct", []string{alpn}
+	}
+	if secured && l.set.CertFile != "" {
+		shown, err := tls.LoadX509KeyPair(l.set.CertFile, l.set.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		certMode, tlsConfig.Certificates = "allow", []tls.Certificate{shown}
+	}
 	cfg.User, cfg.Password, cfg.Database = l.s.Login.User, l.s.Login.Password.Reveal(), st.database
-	cfg.TLSConfig, cfg.Fallbacks, cfg.SSLNegotiation, cfg.SSLCertMode = tlsConfig, nil, "postgres", "disable"
-	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = nil, nil, nil, nil
+	cfg.TLSConfig, cfg.Fallbacks, cfg.SSLNegotiation, cfg.SSLCertMode = tlsConfig, nil, negotiation, certMode
+	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = attributes[l.set.Attributes], nil, nil, nil
 	cfg.KerberosSpn, cfg.KerberosSrvName = "", ""
-	cfg.MinProtocolVersion, cfg.MaxProtocolVersion = "3.0", "3.0"
+	cfg.MinProtocolVersion, cfg.MaxProtocolVersion = "3.0", orDefault(l.set.Protocol, "3.0")
+	cfg.ChannelBinding, cfg.RequireAuth = orDefault(l.set.ChannelBinding, "prefer"), l.set.auth(secured)
 	cfg.MaxProtocolMessageBodyLen = maxHeld
-	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"target"}, nil }
-	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		c, err := l.s.Dial(ctx)
+	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	dials := l.hosts(cfg)
+	cfg.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
+		to := dials[addr]
+		if to.dial == nil {
+			return nil, fmt.Errorf("%q is no host of the target", addr)
+		}
+		c, err := to.dial(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if tlsConfig == nil && !loopback(c) {
+		if to.tls == nil && !loopback(c) {
 			return nil, errors.Join(errors.New("TLS mode disable is for loopback and unix sockets only"), c.Close())
 		}
+		l.key = targetKey{tls: to.tls, direct: l.set.DirectTLS, dial: to.dial} // of the last one dialled: the one that the login ends on
 		return c, nil
 	}
 	cfg.RuntimeParams = map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}
 	for name, value := range st.settings {
 		cfg.RuntimeParams[name] = value
 	}
+	if _, asked := cfg.RuntimeParams["statement_timeout"]; l.set.Statement > 0 && !asked {
+		cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(l.set.Statement.Milliseconds(), 10)
+	}
 	return cfg, nil
 }
+
+// hosts gives the target's own address and the further ones names that pgconn can tell apart, and says how each is reached.
+func (l *link) hosts(cfg *pgconn.Config) map[string]targetKey {
+	dials := map[string]targetKey{"target:5432": {tls: cfg.TLSConfig, dial: l.s.Dial}}
+	for i, h := range l.set.Hosts {
+		name := "target" + strconv.Itoa(i+1)
+		var secured *tls.Config
+		if cfg.TLSConfig != nil {
+			secured = cfg.TLSConfig.Clone()
+			secured.ServerName = h.ServerName
+		}
+		cfg.Fallbacks = append(cfg.Fallbacks, &pgconn.FallbackConfig{Host: name, Port: 5432, TLSConfig: secured})
+		dials[name+":5432"] = targetKey{tls: secured, dial: func(ctx context.Context) (net.Conn, error) {
+			return (&net.Dialer{Timeout: hostWait}).DialContext(ctx, "tcp", h.Address)
+		}}
+	}
+	return dials
+}
+
+// hostWait is how long one of several hosts may take to answer a connection: the next one is waiting.
+const hostWait = 5 * time.Second
 
 // loopback says whether the other end is on this machine.
 func loopback(c net.Conn) bool {
@@ -183,6 +233,10 @@ func pinned(pin []byte) func(tls.ConnectionState) error {
 func (k *targetKey) secure(ctx context.Context, c net.Conn) (net.Conn, error) {
 	if k.tls == nil {
 		return c, nil
+	}
+	if k.direct {
+		secured := tls.Client(c, k.tls)
+		return secured, secured.HandshakeContext(ctx)
 	}
 	var msg [8]byte
 	binary.BigEndian.PutUint32(msg[:], 8)

@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 )
@@ -27,7 +25,9 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		return err
 	}
 	cmd, p := f.command(text, nil, false)
-	f.copying = p.copyIn
+	if f.copying = copyNone; p.copyIn {
+		f.copying = copyRefused
+	}
 	defer func() { f.seg.open = false }()
 	permits, denied, err := f.check(ctx, []access.Command{cmd})
 	if err != nil {
@@ -44,7 +44,15 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	if denied != nil {
 		return f.deny(refusal(denied))
 	}
-	r := &running{permit: permit, classes: cmd.Classes, started: time.Now(), limit: permit.RowLimit(), alone: p.statements <= 1}
+	if denied := carried(p, cmd, permit); denied != nil {
+		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
+		return f.deny(refusal(denied))
+	}
+	r := newRunning(permit, cmd.Classes)
+	r.alone, r.copies = p.statements <= 1, p.copyIn || p.copyOut
+	if p.copyIn {
+		f.copying = copySent
+	}
 	f.forget("")
 	f.drop("")
 	f.after(p)
@@ -93,32 +101,6 @@ func (f *front) deny(rep *reply) error {
 	}
 	f.forget("")
 	return f.flush()
-}
-
-// functionCall refuses the fast path by name: which function runs is a number that says nothing to a policy.
-func (f *front) functionCall(ctx context.Context, msg []byte) error {
-	if f.seg.open {
-		return violated("a FunctionCall message before the Sync of the extended protocol")
-	}
-	c := cursor{b: msg[header:]}
-	oid := c.uint32()
-	if c.bad {
-		return violated("malformed FunctionCall message")
-	}
-	if err := f.begin(ctx); err != nil {
-		return err
-	}
-	defer func() { f.seg.open = false }()
-	cmd := f.refused("FUNCTION CALL", fmt.Sprintf("function call of oid %d", oid), "postgres.function-call", "call the function in a SELECT, by its name")
-	permits, denied, err := f.check(ctx, []access.Command{cmd})
-	unused(permits)
-	if err != nil {
-		return err
-	}
-	if denied == nil {
-		denied = refusedAnyway(cmd)
-	}
-	return f.deny(refusal(denied))
 }
 
 // refusedAnyway holds the room to its own refusal, whatever the gate says.

@@ -40,6 +40,7 @@ const (
 	kindPoison   // in the extended protocol: answered by an error
 	kindLocal    // nothing goes to the target
 	kindInternal // the room's own question: ends with ReadyForQuery
+	kindFunction // FunctionCall: ends with ReadyForQuery
 )
 
 // running is a permitted command on its way. It belongs to the front loop until it is in the queue, then to the back loop.
@@ -54,7 +55,12 @@ type running struct {
 	tag     string
 	over    bool // the row limit was passed
 	alone   bool // the only statement of its message
+	copies  bool // a COPY is expected
 	ended   bool
+}
+
+func newRunning(permit *gate.Permit, classes []access.ClassUse) *running {
+	return &running{permit: permit, classes: classes, started: time.Now(), limit: permit.RowLimit()}
 }
 
 // end reports the outcome, once.
@@ -84,10 +90,11 @@ type queue struct {
 	failed  bool          // the target skips to Sync
 	skips   chan struct{} // closed once it does
 	cut     bool          // closed while a command was on its way
+	starts  chan struct{} // closed while the target takes the data of COPY
 }
 
 func newQueue(status byte) *queue {
-	q := &queue{status: status, idle: make(chan struct{}), skips: make(chan struct{})}
+	q := &queue{status: status, idle: make(chan struct{}), skips: make(chan struct{}), starts: make(chan struct{})}
 	close(q.idle)
 	return q
 }
@@ -161,7 +168,7 @@ func (q *queue) ready(status byte, ready []byte, o *out) error {
 	for len(q.entries) > 0 {
 		e := q.entries[0]
 		switch e.kind {
-		case kindQuery, kindSync, kindInternal:
+		case kindQuery, kindSync, kindInternal, kindFunction:
 			if q.failed {
 				q.skips = make(chan struct{})
 			}
@@ -202,7 +209,7 @@ func (q *queue) last(e *expect) bool {
 	if len(q.entries) == 0 || q.entries[0] != e {
 		return false
 	}
-	if e.kind == kindQuery {
+	if e.kind == kindQuery || e.kind == kindFunction {
 		return e.run.alone
 	}
 	return len(q.entries) > 1 && q.entries[1].kind == kindSync
@@ -251,7 +258,7 @@ func (q *queue) state() (idle <-chan struct{}, empty bool, status byte, err erro
 // settled waits until nothing is owed and returns the status of the transaction. Meanwhile it takes what the client sends, so that
 // its going away is seen; after that the target has grace to finish.
 func (q *queue) settled(ctx context.Context, in *inbox, grace time.Duration) (byte, error) {
-	status, _, err := q.wait(ctx, in, grace, nil)
+	status, _, err := q.wait(ctx, in, grace, nil, nil)
 	return status, err
 }
 
@@ -260,11 +267,37 @@ func (q *queue) answered(ctx context.Context, in *inbox, grace time.Duration) (b
 	q.mu.Lock()
 	skips := q.skips
 	q.mu.Unlock()
-	_, skipping, err := q.wait(ctx, in, grace, skips)
+	_, skipping, err := q.wait(ctx, in, grace, skips, nil)
 	return skipping, err
 }
 
-func (q *queue) wait(ctx context.Context, in *inbox, grace time.Duration, skips <-chan struct{}) (byte, bool, error) {
+// begun is answered, or ends, with true, where the target asks for the data of COPY.
+func (q *queue) begun(ctx context.Context, in *inbox, grace time.Duration) (bool, error) {
+	q.mu.Lock()
+	skips, starts := q.skips, q.starts
+	q.mu.Unlock()
+	_, _, err := q.wait(ctx, in, grace, skips, starts)
+	return closed(starts), err
+}
+
+// asksForData notes that the target takes the data of COPY, until copied says that there is no more.
+func (q *queue) asksForData() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !closed(q.starts) {
+		close(q.starts)
+	}
+}
+
+func (q *queue) copied() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if closed(q.starts) {
+		q.starts = make(chan struct{})
+	}
+}
+
+func (q *queue) wait(ctx context.Context, in *inbox, grace time.Duration, skips, starts <-chan struct{}) (byte, bool, error) {
 	var late <-chan time.Time
 	for {
 		idle, empty, status, err := q.state()
@@ -286,6 +319,8 @@ func (q *queue) wait(ctx context.Context, in *inbox, grace time.Duration, skips 
 			in.arrived(chunk, ok)
 		case <-skips:
 			return 0, true, nil
+		case <-starts:
+			return 0, false, nil
 		case <-late:
 			return 0, false, errClientGone
 		case <-ctx.Done():

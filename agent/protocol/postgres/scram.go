@@ -15,9 +15,12 @@ import (
 	"github.com/sallyport/sallyport/internal/api"
 )
 
-// mechanism is the only one offered: a client that wants channel binding cannot have it, because the TLS it would bind to ends
-// at its own endpoint.
-const mechanism = "SCRAM-SHA-256"
+// The mechanisms. The one with channel binding is offered to a client that has TLS up to the room: it binds to the room's own certificate.
+const (
+	mechanism     = "SCRAM-SHA-256"
+	mechanismPlus = "SCRAM-SHA-256-PLUS"
+	bindingFlag   = "p=tls-server-end-point"
+)
 
 // Codes of Authentication messages.
 const (
@@ -27,19 +30,24 @@ const (
 	authFinal    = 12
 )
 
-// scram checks the client's proof against a verifier (RFC 5802, RFC 7677; PostgreSQL manual, "SASL Authentication"). One attempt.
-func scram(ctx context.Context, in *inbox, o *out, v *api.Verifier) error {
+// scram checks the client's proof against a verifier (RFC 5802, RFC 7677; PostgreSQL manual, "SASL Authentication"). One attempt. binding is
+// nil where the connection is not TLS.
+func scram(ctx context.Context, in *inbox, o *out, v *api.Verifier, user string, binding []byte) error {
 	if v.Iterations < 4096 || len(v.Salt) == 0 || len(v.StoredKey) != sha256.Size || len(v.ServerKey) != sha256.Size {
 		return fmt.Errorf("scram: the endpoint's verifier is not usable")
 	}
-	if err := o.send(appendAuthentication(nil, authSASL, append([]byte(mechanism), 0, 0))); err != nil {
+	var offer []byte
+	if binding != nil {
+		offer = appendText(offer, mechanismPlus)
+	}
+	if err := o.send(appendAuthentication(nil, authSASL, append(appendText(offer, mechanism), 0))); err != nil {
 		return err
 	}
 	first, err := readPassword(ctx, in)
 	if err != nil {
 		return err
 	}
-	gs2, bare, err := clientFirst(first)
+	gs2, bare, err := clientFirst(first, binding != nil)
 	if err != nil {
 		return err
 	}
@@ -56,9 +64,14 @@ func scram(ctx context.Context, in *inbox, o *out, v *api.Verifier) error {
 	if err != nil {
 		return err
 	}
-	signature, ok := clientFinal(v, gs2, bare, serverFirst, nonce, string(final))
+	bound := []byte(gs2)
+	if strings.HasPrefix(gs2, bindingFlag) {
+		bound = append(bound, binding...)
+	}
+	signature, ok := clientFinal(v, bound, bare, serverFirst, nonce, string(final))
 	if !ok {
-		return refuseStart(stateBadPassword, "use the password that the endpoint printed; it is good for this endpoint alone", "password authentication failed")
+		return refuseStart(stateBadPassword, "use the password that the endpoint printed; it is good for this endpoint alone",
+			"password authentication failed for user %q", printable(user))
 	}
 	return o.send(appendAuthentication(nil, authFinal, []byte("v="+signature)))
 }
@@ -77,20 +90,25 @@ func readPassword(ctx context.Context, in *inbox) ([]byte, error) {
 }
 
 // clientFirst reads SASLInitialResponse: mechanism, length, and "n,,n=user,r=nonce".
-func clientFirst(body []byte) (gs2, bare string, err error) {
+func clientFirst(body []byte, secured bool) (gs2, bare string, err error) {
 	c := cursor{b: body}
 	name := string(c.text())
 	size := int(int32(c.uint32()))
 	if c.bad || size != len(c.b) {
 		return "", "", violated("malformed SASLInitialResponse")
 	}
-	if name != mechanism {
-		return "", "", refuseStart(stateNoAuth, "channel binding ends at the endpoint: use channel_binding=prefer", "SASL mechanism %q is not offered", printable(name))
+	plus := name == mechanismPlus && secured
+	if name != mechanism && !plus {
+		return "", "", refuseStart(stateNoAuth, "channel binding needs TLS: use sslmode=require", "SASL mechanism %q is not offered", printable(name))
 	}
 	s := string(c.b)
 	flag, rest, ok := strings.Cut(s, ",")
 	authzid, bare, ok2 := strings.Cut(rest, ",")
-	if !ok || !ok2 || flag != "n" && flag != "y" || authzid != "" || !strings.HasPrefix(bare, "n=") {
+	known := flag == "n" || flag == "y" && !secured // "y" says that no binding was offered: somebody took it out on the way
+	if plus {
+		known = flag == bindingFlag
+	}
+	if !ok || !ok2 || !known || authzid != "" || !strings.HasPrefix(bare, "n=") {
 		return "", "", violated("malformed SCRAM message")
 	}
 	nonce := attribute(bare, 'r')
@@ -111,7 +129,7 @@ func attribute(s string, name byte) string {
 }
 
 // clientFinal checks "c=…,r=…,p=…" and returns the server's signature.
-func clientFinal(v *api.Verifier, gs2, bare, serverFirst, nonce, final string) (string, bool) {
+func clientFinal(v *api.Verifier, bound []byte, bare, serverFirst, nonce, final string) (string, bool) {
 	i := strings.LastIndex(final, ",p=")
 	if i < 0 {
 		return "", false
@@ -121,7 +139,7 @@ func clientFinal(v *api.Verifier, gs2, bare, serverFirst, nonce, final string) (
 	if err != nil || len(proof) != sha256.Size {
 		return "", false
 	}
-	want := "c=" + base64.StdEncoding.EncodeToString([]byte(gs2)) + ",r=" + nonce
+	want := "c=" + base64.StdEncoding.EncodeToString(bound) + ",r=" + nonce
 	if subtle.ConstantTimeCompare([]byte(without), []byte(want)) != 1 {
 		return "", false
 	}

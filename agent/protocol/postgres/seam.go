@@ -60,6 +60,8 @@ type plan struct {
 	forgetsAll bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
+	// listens: what other sessions send (NOTIFY) may come from now on. Without it the room drops all of it.
+	listens bool
 }
 
 // What facts provides (analyse.go, catalogue.go):

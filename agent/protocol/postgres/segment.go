@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"time"
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/internal/access"
@@ -14,6 +13,9 @@ func (f *front) decide(ctx context.Context) error {
 	f.seg.items, f.seg.commands, f.seg.bytes = nil, nil, 0
 	if len(items) == 0 {
 		return nil
+	}
+	if f.copying == copySent {
+		return violated("a command in the middle of COPY")
 	}
 	var permits []*gate.Permit
 	var denied *access.Denied
@@ -52,7 +54,13 @@ func (f *front) decide(ctx context.Context) error {
 		var r *running
 		if permit != nil {
 			c := cmds[it.command]
-			r = &running{permit: permit, classes: c.Classes, started: time.Now(), limit: permit.RowLimit(), alone: true}
+			if d := carried(it.plan, c, permit); d != nil {
+				permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
+				unused(permits[spent:])
+				return f.poisoned(refusal(d))
+			}
+			r = newRunning(permit, c.Classes)
+			r.alone, r.copies = true, it.plan.copyIn || it.plan.copyOut
 		}
 		if err := f.forward(it, r); err != nil {
 			r.end(access.StatusLost, "")
@@ -97,6 +105,9 @@ func (f *front) forward(it *item, r *running) error {
 			return err
 		}
 		f.after(it.plan)
+		if it.plan.copyIn {
+			f.copying = copySent
+		}
 	}
 	if err := f.q.push(e); err != nil {
 		return err
@@ -169,6 +180,11 @@ func (f *front) sync(ctx context.Context) error {
 	}
 	if err := f.decide(ctx); err != nil {
 		return err
+	}
+	if f.copying == copySent && !f.seg.skipping {
+		if begun, err := f.copyBegins(ctx); begun || err != nil {
+			return err
+		}
 	}
 	f.seg.open = false
 	if err := f.q.push(&expect{kind: kindSync}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/agent/protocol"
@@ -29,13 +30,17 @@ type Config struct {
 	// Fresh is how long a session relies on its snapshot of the catalogue without asking whether somebody changed a definition. Zero
 	// means 5 s: short against what a person does after a change, long against the milliseconds that the question takes.
 	Fresh time.Duration
+	// Targets are settings of targets by name; those of the others are zero.
+	Targets map[access.TargetName]Settings
 }
 
 // Room serves PostgreSQL. It knows its live sessions, so that a cancel request finds the one that it is for.
 type Room struct {
-	fresh time.Duration
-	mu    sync.Mutex
-	live  map[uint32][]*link // by the process id that the client was told
+	fresh       time.Duration
+	targets     map[access.TargetName]Settings
+	certificate func() (*certificate, error)
+	mu          sync.Mutex
+	live        map[uint32][]*link // by the process id that the client was told
 }
 
 // New makes a room.
@@ -43,7 +48,7 @@ func New(c Config) *Room {
 	if c.Fresh == 0 {
 		c.Fresh = 5 * time.Second
 	}
-	return &Room{fresh: c.Fresh, live: make(map[uint32][]*link)}
+	return &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), live: make(map[uint32][]*link)}
 }
 
 var (
@@ -61,7 +66,10 @@ type link struct {
 	conn net.Conn // to the target
 	key  targetKey
 	pid  uint32
-	ours [4]byte // the secret that the client was told
+	ours []byte // the secret that the client was told
+
+	set     *Settings
+	binding []byte // of the client's TLS, where it has TLS up to here
 
 	role     string // that the room logged in as
 	statuses map[string]string
@@ -70,6 +78,8 @@ type link struct {
 	flight sync.Mutex // held while a cancel travels: nothing new goes to the target meanwhile
 	askMu  sync.Mutex
 	abort  context.CancelCauseFunc // of the question that is open
+
+	listening atomic.Bool // the client may hear notifications
 
 	wg sync.WaitGroup
 }
@@ -93,15 +103,27 @@ func (l *link) masking(fields []field, r *running) (*masking, error) {
 func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Session) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	l := &link{s: s, in: newInbox(), out: newOut(client)}
+	settings := r.targets[s.Target]
+	l := &link{s: s, set: &settings, in: newInbox()}
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}
+	prefaced, binding, err := r.preface(ctx, client)
+	if prefaced == nil {
+		_ = client.Close()
+		if errors.Is(err, errClientGone) {
+			return nil
+		}
+		return err
+	}
+	client, l.binding, l.out = prefaced, binding, newOut(prefaced)
 	stop := context.AfterFunc(ctx, func() { _ = client.SetWriteDeadline(time.Now().Add(farewellWait)) })
 	defer stop()
 	l.wg.Go(func() { l.in.pump(client, ctx.Done()) })
 
-	err := r.serve(ctx, cancel, l)
+	if err == nil {
+		err = r.serve(ctx, cancel, l)
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errClientGone) && !errors.Is(err, errDone) {
 		err = cause
 	}
@@ -151,7 +173,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 	}
 	r.add(l)
 	defer r.remove(l)
-	if err := f.welcome(start); err != nil {
+	if err := f.welcome(); err != nil {
 		return err
 	}
 	return f.loop(ctx)

@@ -113,7 +113,8 @@ func (t *tap) head() (tag byte, size int, err error) {
 	tag = t.buf[t.r]
 	n := binary.BigEndian.Uint32(t.buf[t.r+1:])
 	limit := uint32(maxHeld)
-	if tag == 'D' {
+	switch tag {
+	case 'D', 'd', 'E', 'N', 'A', 'V': // what is longer than maxHeld is never kept whole
 		limit = maxRow
 	}
 	if n < lengthWord || n > limit {

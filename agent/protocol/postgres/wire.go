@@ -22,6 +22,7 @@ const (
 	codeSSL     = 1234<<16 | 5679
 	codeGSS     = 1234<<16 | 5680
 	version3    = 3 << 16
+	newestMinor = 2
 	majorOf     = 16
 	cancelKeyAt = 8               // after length and code: process id and secret
 	cancelShort = 12              // without a secret

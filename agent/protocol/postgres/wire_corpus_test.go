@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -172,7 +173,7 @@ func TestPG29_Negotiated(t *testing.T) {
 	c.write(t, startupPacket(version3|9999, "user", "alice", "_pq_.test_protocol_negotiation", "", "_pq_.command_tag", "x"))
 	tag, body := c.read(t)
 	cur := cursor{b: body}
-	if tag != 'v' || cur.uint32() != version3 || cur.uint32() != 2 || string(cur.text()) != "_pq_.test_protocol_negotiation" || string(cur.text()) != "_pq_.command_tag" || cur.end() != nil {
+	if tag != 'v' || cur.uint32() != version3|newestMinor || cur.uint32() != 2 || string(cur.text()) != "_pq_.test_protocol_negotiation" || string(cur.text()) != "_pq_.command_tag" || cur.end() != nil {
 		t.Fatalf("%c %q", tag, body)
 	}
 	c.until(t, 'Z')
@@ -181,18 +182,32 @@ func TestPG29_Negotiated(t *testing.T) {
 	}
 }
 
-// PG-25: encryption requests are declined, in either order, and the client goes on in the clear of its endpoint.
-func TestPG25_EncryptionDeclined(t *testing.T) {
+// PG-25: a request for GSS is declined, and the client goes on with TLS, or in the clear of its endpoint.
+func TestPG25_Encryption(t *testing.T) {
 	h := openHouse(t, newScript(nil), nil)
-	c := dialRaw(t, h)
-	for _, code := range []uint32{codeGSS, codeSSL} {
-		c.write(t, append(be32(8), be32(code)...))
+	for _, secured := range []bool{true, false} {
+		c := dialRaw(t, h)
+		c.write(t, append(be32(8), be32(codeGSS)...))
 		var n [1]byte
 		if _, err := c.conn.Read(n[:]); err != nil || n[0] != 'N' {
 			t.Fatalf("%q %v", n, err)
 		}
+		if secured {
+			c.secure(t)
+		}
+		c.startup(t)
 	}
-	c.startup(t)
+}
+
+// secure asks for TLS and begins it.
+func (c *raw) secure(t testing.TB) {
+	t.Helper()
+	c.write(t, append(be32(8), be32(codeSSL)...))
+	var n [1]byte
+	if _, err := c.conn.Read(n[:]); err != nil || n[0] != 'S' {
+		t.Fatalf("%q %v", n, err)
+	}
+	c.conn = tls.Client(c.conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a test's own server
 }
 
 // PG-28: a cancel request that comes after an SSLRequest, as new libpq sends it, reaches its session; so does a plain one.
@@ -207,11 +222,7 @@ func TestPG28_CancelAfterSSLRequest(t *testing.T) {
 	}()
 	<-g.holding
 	o := dialRaw(t, h)
-	o.write(t, append(be32(8), be32(codeSSL)...))
-	var n [1]byte
-	if _, err := o.conn.Read(n[:]); err != nil || n[0] != 'N' {
-		t.Fatalf("%q %v", n, err)
-	}
+	o.secure(t)
 	o.write(t, join(be32(16), be32(codeCancel), be32(c.PgConn().PID()), c.PgConn().SecretKey()))
 	if err := <-done; codeOf(err) != "57014" {
 		t.Fatalf("got %v", err)
@@ -377,9 +388,10 @@ func TestPG34_PG35_Drift(t *testing.T) {
 	}
 }
 
-// COPY is refused by name; the data that a driver has sent already does not disturb the session.
+// COPY is denied; the data that a driver has sent already does not disturb the session.
 func TestCopyRefused(t *testing.T) {
-	h := openHouse(t, newScript(nil), nil)
+	no := ruling{deny: &access.Denied{Code: access.CodeDenied, Rule: "postgres.copy"}}
+	h := openHouse(t, newScript(map[string]ruling{"copy": no, "COPY": no}), nil)
 	h.srv.Seed(t)
 	c := h.connect("")
 	_, err := c.CopyFrom(t.Context(), pgx.Identifier{"accounts"}, []string{"id", "owner", "balance"}, pgx.CopyFromRows([][]any{{11, "x", 1}}))
@@ -445,10 +457,7 @@ func TestRefuse(t *testing.T) {
 			done <- New(Config{}).Refuse(t.Context(), there, &access.Denied{Code: code, Rule: "connect", Hint: "ask for access"})
 		}()
 		c := &raw{here}
-		c.write(t, append(be32(8), be32(codeSSL)...))
-		if _, err := here.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
+		c.secure(t)
 		c.write(t, startupPacket(version3, "user", "alice"))
 		tag, body := c.read(t)
 		if f := fieldsOf(body); tag != 'E' || string(f['S']) != "FATAL" || string(f['C']) != want || string(f['H']) != "ask for access" {

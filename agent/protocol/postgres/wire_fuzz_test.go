@@ -51,7 +51,7 @@ func FuzzStartup(f *testing.F) {
 			t.Fatalf("took %d %q as %+v", code, body, st)
 		}
 		for name := range st.settings {
-			if strings.EqualFold(name, "search_path") || strings.EqualFold(name, "role") || strings.EqualFold(name, "options") {
+			if strings.EqualFold(name, "role") || strings.EqualFold(name, "options") {
 				t.Fatalf("setting %q passed", name)
 			}
 		}
@@ -66,12 +66,13 @@ func FuzzPG23_Scram(f *testing.F) {
 	v := verifier(f, "password")
 	f.Add([]byte("SCRAM-SHA-256\x00\x00\x00\x00\x12n,,n=,r=0123456789"), "c=biws,r=0123456789,p=AAAA")
 	f.Add([]byte("SCRAM-SHA-256\x00\xff\xff\xff\xff"), "")
+	f.Add([]byte("SCRAM-SHA-256-PLUS\x00\x00\x00\x00\x2ap=tls-server-end-point,,n=,r=0123456789"), "c=cD10bHM=,r=0123456789,p=AA")
 	f.Fuzz(func(t *testing.T, first []byte, final string) {
-		gs2, bare, err := clientFirst(first)
+		gs2, bare, err := clientFirst(first, len(final)%2 == 0)
 		if err != nil {
 			return
 		}
-		if _, ok := clientFinal(v, gs2, bare, "r=x,s=AAAA,i=4096", attribute(bare, 'r')+"x", final); ok {
+		if _, ok := clientFinal(v, []byte(gs2), bare, "r=x,s=AAAA,i=4096", attribute(bare, 'r')+"x", final); ok {
 			t.Fatalf("let in by %q %q", first, final)
 		}
 	})
@@ -251,7 +252,7 @@ func FuzzClient(f *testing.F) {
 			defer close(done)
 			in.pump(&scripted{in: &stepped{bytes.NewReader(b), int(step) + 1}}, nil)
 		}()
-		fr := newFront(&link{in: in, conn: &scripted{}})
+		fr := newFront(&link{in: in, conn: &scripted{}, set: &Settings{}})
 		for {
 			tag, msg, err := fr.next(context.Background())
 			if err != nil {

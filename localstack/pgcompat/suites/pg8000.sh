@@ -1,0 +1,18 @@
+# pg8000's own tests, out of its source distribution: a driver in Python alone, with wire code of its own.
+set -eu -o pipefail
+version=1.31.6
+dir=$COMPAT/pg8000-$version
+case $1 in
+install)
+  [ -f "$dir/ok" ] && exit 0
+  rm -rf "$dir" && mkdir -p "$dir" && python3 -m venv "$dir/venv"
+  "$dir/venv/bin/pip" install -q "pg8000==$version" pytz pytest pytest-mock pytest-benchmark
+  "$dir/venv/bin/pip" download -q --no-deps --no-binary :all: -d "$dir" "pg8000==$version"
+  tar -xzf "$dir/pg8000-$version.tar.gz" -C "$dir" && touch "$dir/ok"
+  ;;
+prepare) ;;
+run)
+  cd "$dir/pg8000-$version"
+  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} test/dbapi test/legacy test/native
+  ;;
+esac

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/agent/session"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/broker"
 	"github.com/sallyport/sallyport/internal/keyfile"
 	"github.com/sallyport/sallyport/internal/mask"
@@ -113,7 +114,8 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	batcher := gate.NewBatcher(id.agent.Name, b)
 	defer batcher.Close()
 	srv, err := session.New(session.Config{Agent: id.agent.Name, Broker: b, Batcher: batcher, Spool: sp, Recordings: keeper, Targets: c.targets(), Floor: c.Floor,
-		MaskKey: key, Certificate: id.Certificate, Log: c.Log})
+		MaskKey: key, Certificate: id.Certificate, Log: c.Log,
+		Undelivered: func() api.Spool { return api.Spool{Bytes: sp.Waiting(), OldestSeconds: sp.Oldest().Seconds()} }})
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (l *live) Watch(id access.ApprovalID) (<-chan api.Verdict, func()) {
 	}
 }
 
-// Poll asks the broker every second, while there are sessions, what has become of them. It returns when ctx ends.
+// Poll asks the broker every second, while there are sessions or something waits in the spool, what has become of them. It returns when ctx ends.
 func (s *Server) Poll(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -88,8 +88,31 @@ func (s *Server) Poll(ctx context.Context) {
 	}
 }
 
+// tellEvery is how often what waits in the spool is told: figures are by the minute.
+const tellEvery = 20 * time.Second
+
+// undelivered is what waits, when it is time to tell; nil otherwise. It is also told once that nothing waits any more.
+func (s *Server) undelivered() *api.Spool {
+	if s.Undelivered == nil || !s.told.IsZero() && time.Since(s.told) < tellEvery {
+		return nil
+	}
+	now := s.Undelivered()
+	if now.Bytes == 0 && s.clear {
+		return nil
+	}
+	s.told, s.clear = time.Now(), now.Bytes == 0
+	return &now
+}
+
 func (s *Server) poll(ctx context.Context) {
-	for _, req := range s.live.requests(s.Agent) {
+	reqs := s.live.requests(s.Agent)
+	if waits := s.undelivered(); waits != nil {
+		if len(reqs) == 0 {
+			reqs = []api.ChangesRequest{{Agent: s.Agent}}
+		}
+		reqs[0].Spool = waits
+	}
+	for _, req := range reqs {
 		if err := s.changes(ctx, req); err != nil {
 			s.unheard(ctx, err)
 			return

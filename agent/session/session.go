@@ -60,6 +60,7 @@ type Config struct {
 	MaskKey     secret.Secret                   // see protocol.Session
 	Certificate func() (tls.Certificate, error) // current, with Leaf
 	Max         int                             // streams at a time; 0: DefaultMax
+	Undelivered func() api.Spool                // what waits for the broker, for its figures; nil: nobody tells
 	Now         func() time.Time                // nil: time.Now
 	Log         *slog.Logger
 }
@@ -87,6 +88,8 @@ type Server struct {
 	slots   chan struct{}
 	closing sync.WaitGroup
 	live    live
+	told    time.Time // when the broker was last told what waits in the spool; Poll's alone
+	clear   bool      // nothing waited then
 }
 
 // New makes a Server. Poll must run while streams are handled.
@@ -105,7 +108,7 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{Config: c, slots: make(chan struct{}, c.Max), live: newLive()}, nil
+	return &Server{Config: c, slots: make(chan struct{}, c.Max), live: newLive(), clear: true}, nil
 }
 
 // Handle owns one stream (uplink.Config.Handle): it returns once the session has ended and its connections are closed.

@@ -564,6 +564,31 @@ func TestARefusedAgentEndsItsSessions(t *testing.T) {
 	}
 }
 
+// What waits in the spool is told now and then, also without sessions, and once more when it is gone.
+func TestWhatWaitsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var bytes atomic.Int64
+		f := &fake{}
+		s := &Server{Config: Config{Agent: "agent", Broker: f, Log: slog.New(slog.DiscardHandler),
+			Undelivered: func() api.Spool { return api.Spool{Bytes: bytes.Load(), OldestSeconds: 2} }}, live: newLive(), clear: true}
+		polling, stop := context.WithCancel(t.Context())
+		go s.Poll(polling)
+		time.Sleep(time.Minute)
+		if len(f.changes) != 0 {
+			t.Errorf("asked %d times for nothing", len(f.changes))
+		}
+		bytes.Store(7)
+		time.Sleep(time.Minute)
+		bytes.Store(0)
+		time.Sleep(time.Minute)
+		stop()
+		synctest.Wait()
+		if n := len(f.changes); n < 3 || n > 5 || f.changes[0].Spool.Bytes != 7 || f.changes[n-1].Spool.Bytes != 0 || f.changes[n-2].Spool.Bytes != 7 {
+			t.Errorf("told %d times", n)
+		}
+	})
+}
+
 func TestVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var answered atomic.Bool

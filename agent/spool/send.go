@@ -89,7 +89,7 @@ func (s *Spool) keepSending(ctx context.Context, agent access.AgentName, to Reco
 				wait = firstWait
 				continue
 			}
-			s.log.Warn("outcomes were not taken", "bytes", s.Waiting(), "retry_in", wait, "error", err)
+			s.log.Warn("outcomes were not taken", "bytes", s.Waiting(), "oldest_seconds", int(s.Oldest().Seconds()), "retry_in", wait, "error", err)
 			pause(ctx, wait)
 			wait, more = min(2*wait, lastWait), true
 		}
@@ -116,6 +116,9 @@ func (s *Spool) send(ctx context.Context, agent access.AgentName, to Recorder) (
 		return true, err
 	}
 	if len(outcomes) > 0 {
+		s.mu.Lock()
+		s.oldest = outcomes[0].Time
+		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 		defer cancel()
 		if err := to.Record(ctx, api.RecordRequest{Agent: agent, Outcomes: outcomes}); err != nil {
@@ -123,7 +126,7 @@ func (s *Spool) send(ctx context.Context, agent access.AgentName, to Recorder) (
 		}
 	}
 	s.mu.Lock()
-	g.sent = next
+	g.sent, s.oldest = next, time.Time{} // what is behind it is asked about at once
 	whole := sealed && next == g.size
 	s.mu.Unlock()
 	if whole {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -56,6 +57,7 @@ type Spool struct {
 	segments []*segment // oldest first; the last is the active one unless it is sealed
 	next     uint64     // number of the next segment
 	sessions *roster
+	oldest   time.Time // of the outcome that the last attempt began with; zero once nothing waits
 }
 
 // segment is one file of outcomes.
@@ -216,6 +218,16 @@ func (s *Spool) Waiting() int64 {
 		n += g.size - g.sent
 	}
 	return n
+}
+
+// Oldest is how long the oldest outcome waits that the broker was asked to take; 0 where none does.
+func (s *Spool) Oldest() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.oldest.IsZero() {
+		return 0
+	}
+	return max(time.Since(s.oldest), 0)
 }
 
 // Close writes what is in memory and lets go of the directory. Run must have ended.

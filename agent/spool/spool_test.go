@@ -155,7 +155,11 @@ func TestKeepsWhatTheBrokerDoesNotTake(t *testing.T) {
 	defer stop()
 	put(t, s, 100, 110)
 	r.set(nil)
+	if s.Oldest() < 0 {
+		t.Errorf("the oldest waits for %s", s.Oldest())
+	}
 	eventually(t, "all delivered", func() bool { return r.count() == 110 })
+	eventually(t, "nothing waits", func() bool { return s.Oldest() == 0 })
 }
 
 // An outcome is on disk within 50 ms: measured from Put to a file that a second process could read.

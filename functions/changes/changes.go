@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -101,6 +102,10 @@ func (h *handler) changes(ctx context.Context, agent token.Agent, req *api.Chang
 	}
 	if len(req.Sessions) > maxSessions || len(req.Approvals) > maxApprovals {
 		return api.ChangesResponse{}, api.Because(api.ErrTooLarge, "ask in turns", "more than %d sessions or %d approvals", maxSessions, maxApprovals)
+	}
+	if s := req.Spool; s != nil {
+		telemetry.Most(ctx, telemetry.SpoolBytes, float64(s.Bytes))
+		telemetry.Most(ctx, telemetry.SpoolOldestSeconds, s.OldestSeconds)
 	}
 	bundle, err := h.Bundles.Active(ctx)
 	if err != nil {

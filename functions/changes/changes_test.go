@@ -1,6 +1,7 @@
 package changes_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/store/storetest"
+	"github.com/sallyport/sallyport/internal/telemetry"
 	"github.com/sallyport/sallyport/internal/token"
 )
 
@@ -226,5 +228,22 @@ func TestRevokedAgent(t *testing.T) {
 	w.Faults.Set(storetest.Nth("get", 1, storetest.NotApplied))
 	if err := call(); !errors.Is(err, api.ErrUnavailable) {
 		t.Errorf("without the agent's record: %v", err)
+	}
+}
+
+func TestSpoolsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	var out bytes.Buffer
+	tel, err := telemetry.New(telemetry.Config{Function: "changes", Out: &out, Figures: true})
+	brokertest.Must(t, err)
+	w.handler = tel.Serve(w.handler)
+	if _, err := w.ask(api.ChangesRequest{}); err != nil || out.Len() != 0 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	if _, err := w.ask(api.ChangesRequest{Spool: &api.Spool{Bytes: 4096, OldestSeconds: 12.5}}); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), `"SpoolBytes":4096`) || !strings.Contains(out.String(), `"SpoolOldestSeconds":12.5`) || !strings.Contains(out.String(), `"_aws"`) {
+		t.Error(out.String())
 	}
 }

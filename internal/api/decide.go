@@ -143,6 +143,13 @@ type ChangesRequest struct {
 	Agent     access.AgentName    `json:"agent"`
 	Sessions  []LiveSession       `json:"sessions"`  // at most 1000 a call
 	Approvals []access.ApprovalID `json:"approvals"` // being waited for
+	Spool     *Spool              `json:"spool,omitempty"` // now and then, for the broker's figures
+}
+
+// Spool is what an agent could not deliver yet.
+type Spool struct {
+	Bytes         int64   `json:"bytes"`
+	OldestSeconds float64 `json:"oldest_seconds"`
 }
 
 // LiveSession names a session by its sealed state, from which the broker knows its lineage.

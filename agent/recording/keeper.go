@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// DefaultLimit is Config.Limit where that is 0, MinLimit the smallest.
+	// DefaultLimit is Config.Limit where that is 0.
 	DefaultLimit = 256 << 20
-	MinLimit     = 16 << 20
+	// MinLimit is the smallest Config.Limit.
+	MinLimit = 16 << 20
 	// segmentSize is when a file is left for the next. One that was delivered whole is removed.
 	segmentSize = 4 << 20
 	// maxTapes is how many recordings may be open: their list is one record.

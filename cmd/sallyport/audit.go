@@ -225,6 +225,10 @@ func printEntry(w io.Writer, e audit.Entry, asJSON bool) error {
 		what = fmt.Sprintf("%-5s %s (%s)", e.Decision.Outcome, e.Command.Normalised, e.Decision.Rule)
 	case e.Result != nil:
 		what = fmt.Sprintf("%s, %d rows, masked %v", statusOf(e.Result.Status), e.Result.Rows, e.Result.Masked)
+	case e.Recording != nil:
+		what = fmt.Sprintf("chunk %d of command %s, %d bytes %s", e.Recording.Index, e.Recording.Command, e.Recording.Bytes, e.Recording.Reason)
+	case e.Note["session"] != "":
+		what = fmt.Sprintf("session %s ended by %s", e.Note["session"], e.Note["by"])
 	case e.Approval != nil:
 		what = fmt.Sprintf("approval %s %s by %s", e.Approval.ID, e.Approval.Status, e.Approval.By)
 	}

@@ -48,7 +48,6 @@ func (c *Cast) Rest() int { return len(c.rest) }
 // Feed reads what b completes and hands over each event, in order. A line that is none is an error, and the end.
 func (c *Cast) Feed(b []byte, each func(Event) error) error {
 	for len(b) > 0 {
-		line := b
 		n := bytes.IndexByte(b, '\n')
 		if n < 0 {
 			if len(c.rest)+len(b) > maxLine {
@@ -57,7 +56,8 @@ func (c *Cast) Feed(b []byte, each func(Event) error) error {
 			c.rest = append(c.rest, b...)
 			return nil
 		}
-		line, b = b[:n], b[n+1:]
+		line := b[:n]
+		b = b[n+1:]
 		if len(c.rest)+len(line) > maxLine {
 			return fmt.Errorf("cast: a line over %d bytes", maxLine)
 		}

@@ -58,11 +58,11 @@ func (s *scanner) begin(state scanState) { s.state, s.seq, s.bad, s.n = state, t
 
 func (s *scanner) rune(r rune, each func(token)) {
 	s.n++
-	switch {
-	case r == 0x18 || r == 0x1a: // CAN and SUB end every sequence
+	switch r {
+	case 0x18, 0x1a: // CAN and SUB end every sequence
 		s.state = inGround
 		return
-	case r == 0x1b:
+	case 0x1b:
 		if s.state == inString {
 			s.state = inStringEscape
 			return

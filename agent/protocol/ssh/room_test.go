@@ -35,7 +35,8 @@ type broker struct {
 	outcomes  []api.Outcome
 	verdicts  map[access.ApprovalID]chan api.Verdict
 	withdrawn int
-	forbidden string // a text that is denied
+	forbidden string                    // a text that is denied
+	policy    func(access.Command) bool // what is permitted; nil: everything
 }
 
 func (b *broker) forbid(text string) {
@@ -53,6 +54,8 @@ func (b *broker) decide(c access.Command) access.Decision {
 		d.Outcome, d.Rule, d.Hint = access.Deny, c.Refused.Rule, c.Refused.Hint
 	case b.forbidden != "" && c.Text == b.forbidden:
 		d.Outcome, d.Rule = access.Deny, "forbidden"
+	case b.policy != nil && !b.policy(c):
+		d.Outcome, d.Rule = access.Deny, "policy"
 	case strings.Contains(c.Text, "denyme"):
 		d.Outcome, d.Rule, d.Hint = access.Deny, "no-denyme", "do something else"
 	case strings.Contains(c.Text, "holdme"):

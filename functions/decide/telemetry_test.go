@@ -34,7 +34,7 @@ func TestTelemetryTellsNoSecrets(t *testing.T) {
 		return map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL}[k]
 	}})
 	brokertest.Must(t, err)
-	h, err := decide.New(decide.Config{Items: w.Items, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://gate.example", Base: brokertest.Issuer,
+	h, err := decide.New(decide.Config{Items: w.Items, Evidence: w.evidence, Uploads: w.granter, Bundles: w, Verifier: w.Verifier, CA: w.CA.Cert(), StateKey: w.StateKey, Console: "https://gate.example", Base: brokertest.Issuer,
 		Now: w.Now, Log: tel.Log()})
 	brokertest.Must(t, err)
 	w.handler = tel.Serve(h)

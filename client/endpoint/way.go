@@ -77,10 +77,23 @@ func (t *Tunnel) Open(ctx context.Context, c api.Client, v *api.Verifier) (tunne
 				TokenHash: token.HashToken(raw), Endpoint: t.id, IssuedAt: t.c.Now(),
 			})
 		},
+		Accept:   notRevoked(tk.Revoked),
 		Preamble: api.Preamble{Token: raw, Client: c, Verifier: v},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", t.c.Target, err)
 	}
 	return conn, nil
+}
+
+// notRevoked accepts an agent unless its certificate is of before its revocation: a relay knows nothing of that.
+func notRevoked(revoked []api.RevokedAgent) func(token.Agent) error {
+	return func(a token.Agent) error {
+		for _, r := range revoked {
+			if r.Agent == a.Name && !a.Issued.After(r.Before) {
+				return api.Because(api.ErrUnavailable, "tell whoever runs the agent: it must be enrolled anew", "agent %q was revoked", a.Name).By(api.RuleAgentRevoked)
+			}
+		}
+		return nil
+	}
 }

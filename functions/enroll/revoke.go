@@ -59,6 +59,9 @@ func (f *function) revoke(r *http.Request) (any, error) {
 		return nil, unavailable(err)
 	}
 	f.Log.Info("revoke agent", "principal", c.Principal, "agent", in.Agent)
+	if err := agents.List(r.Context(), f.Items, rec, now); err != nil {
+		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "revoke it again", "the agent is revoked, but clients are not told yet"), err)
+	}
 	n, err := f.endSessions(r.Context(), in.Agent, now)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "revoke it again", "the agent is revoked, but not all of its sessions are marked as ended"), err)

@@ -77,6 +77,9 @@ func TestRevokeAgent(t *testing.T) {
 			t.Errorf("session of %s: %+v %v", rec.Agent, rec, err)
 		}
 	}
+	if all, err := agents.NewRevoked(b.db, func() time.Time { return b.now }).Agents(t.Context()); err != nil || len(all) != 1 || all[0].Agent != "edge" || !all[0].Before.Equal(out.Before) {
+		t.Errorf("clients are told %v, %v", all, err)
+	}
 	// Nothing that was there before helps any more, also a second later.
 	for range 2 {
 		if _, err := b.recertify(cert, key); !errors.Is(err, api.ErrRevoked) || err.(*api.Error).Rule != api.RuleAgentRevoked {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/agents"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/idtoken"
@@ -46,14 +47,15 @@ type Config struct {
 	Functions map[string]string
 	// FunctionsIAM are the same for agents with an AWS identity; nil when there are none.
 	FunctionsIAM map[string]string
-	Base      string           // our own public URL: what DPoP proofs must name
-	Now       func() time.Time // nil: time.Now
-	Log       *slog.Logger     // nil: none
+	Base         string           // our own public URL: what DPoP proofs must name
+	Now          func() time.Time // nil: time.Now
+	Log          *slog.Logger     // nil: none
 }
 
 type function struct {
 	Config
 	provider *idtoken.Provider
+	revoked  *agents.Revoked
 	mux      *http.ServeMux
 }
 
@@ -77,7 +79,7 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("functions/token: %w", err)
 	}
-	f := &function{Config: c, provider: p, mux: http.NewServeMux()}
+	f := &function{Config: c, provider: p, revoked: agents.NewRevoked(c.Items, c.Now), mux: http.NewServeMux()}
 	f.handle("GET "+api.PathDiscovery, f.discovery)
 	f.handle("POST "+api.PathToken, f.exchange)
 	f.handle("POST "+api.PathRenew, f.renew)
@@ -225,6 +227,10 @@ func (f *function) ticket(r *http.Request) (any, error) {
 	if !ok {
 		return nil, api.Because(api.ErrNotFound, "the policy's targets.yaml names them", "no target %q", in.Target)
 	}
+	revoked, err := f.revoked.Agents(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	id, err := tokens.NewID(now)
 	if err != nil {
 		return nil, err
@@ -235,7 +241,7 @@ func (f *function) ticket(r *http.Request) (any, error) {
 	}
 	return api.TicketResponse{
 		Ticket: raw, Nonce: tokens.NewNonce(f.StateKey, c.Thumbprint, in.Target, in.Endpoint, now), Relays: f.Relays,
-		Protocol: t.Protocol, Database: t.Database, Name: t.Name,
+		Protocol: t.Protocol, Database: t.Database, Name: t.Name, Revoked: revoked,
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package agents_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -88,5 +89,45 @@ func TestGuard(t *testing.T) {
 	}
 	if err := (agents.Record{}).Good(time.Time{}); err == nil {
 		t.Error("a certificate of no time counts")
+	}
+}
+
+// Who was revoked is listed for as long as a certificate of before it could be good; the list is bounded, and read once a second.
+func TestRevokedAreListed(t *testing.T) {
+	w := brokertest.New(t)
+	r := agents.NewRevoked(w.Items, w.Now)
+	if all, err := r.Agents(t.Context()); err != nil || len(all) != 0 {
+		t.Fatalf("%v %v", all, err)
+	}
+	add := func(name access.AgentName) {
+		t.Helper()
+		brokertest.Must(t, agents.List(t.Context(), w.Items, agents.Record{Name: name, RevokedBefore: w.Now()}, w.Now()))
+	}
+	add("edge")
+	w.Advance(time.Second)
+	add("core")
+	add("core") // again: one line
+	w.Advance(time.Second)
+	all, err := r.Agents(t.Context())
+	if err != nil || len(all) != 2 || all[0].Agent != "edge" || all[1].Agent != "core" {
+		t.Fatalf("%v %v", all, err)
+	}
+	w.Advance(token.CertificateLife + time.Hour)
+	add("third")
+	w.Advance(time.Second)
+	if all, err := r.Agents(t.Context()); err != nil || len(all) != 1 || all[0].Agent != "third" {
+		t.Errorf("%v %v", all, err)
+	}
+	w.Advance(time.Second)
+	w.Faults.Set(storetest.Nth("get", 1, storetest.NotApplied))
+	if all, err := r.Agents(t.Context()); !errors.Is(err, api.ErrUnavailable) || all != nil {
+		t.Errorf("without an answer: %v %v", all, err)
+	}
+	w.Faults.Set(nil)
+	for i := range 510 {
+		add(access.AgentName(fmt.Sprintf("a%d", i)))
+	}
+	if all, err := r.Agents(t.Context()); err != nil || len(all) != 500 || all[499].Agent != "a509" {
+		t.Errorf("%d %v", len(all), err)
 	}
 }

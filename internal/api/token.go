@@ -72,6 +72,14 @@ type TicketResponse struct {
 	Protocol string            `json:"protocol"` // of the target, from the bundle's targets: "postgres"
 	Database string            `json:"database"` // display name of the default database, may be empty
 	Name     access.TargetName `json:"name"`
+	// Revoked are the agents whose certificates of that time, or earlier, count no more, although a relay may still lead to them.
+	Revoked []RevokedAgent `json:"revoked,omitempty"`
+}
+
+// RevokedAgent is an agent that was revoked lately.
+type RevokedAgent struct {
+	Agent  access.AgentName `json:"agent"`
+	Before time.Time        `json:"before"`
 }
 
 // RevokeRequest ends a node of a lineage and everything under it.

@@ -19,7 +19,7 @@ import (
 // proof take well under a second anywhere on earth.
 const relayTimeout = 2 * tunnel.HandshakeTimeout
 
-// Config is what Dial needs, all of it.
+// Config is what Dial needs, all of it but Accept.
 type Config struct {
 	Relays   []string       // host:port, tried in order
 	CA       *x509.CertPool // of the stack: signs relays and agents
@@ -28,6 +28,9 @@ type Config struct {
 	Endpoint string
 	// Prove signs the session proof for the agent key (RFC 7638 thumbprint) and TLS exporter (32 bytes, token.ExporterLabel) of this channel.
 	Prove func(agentKey string, exporter []byte) (proof string, err error)
+	// Accept says whether the agent will do, of which so far only the certificate is known; nil: any will that the stack's CA signed for the target.
+	// One that will not learns nothing of who asks.
+	Accept func(token.Agent) error
 	// Preamble goes to the agent inside the TLS. V, Endpoint and Proof are filled in.
 	Preamble api.Preamble
 }
@@ -104,6 +107,16 @@ func open(raw net.Conn, cfg Config) (*Conn, error) {
 	inner := tls.Client(tunnel.Carry(&afterWelcome{Conn: outer}), tcfg)
 	if err := inner.Handshake(); err != nil {
 		return nil, fmt.Errorf("handshake with the agent: %w", err)
+	}
+	if cfg.Accept != nil {
+		agent, err := token.ParseAgent(inner.ConnectionState().PeerCertificates[0])
+		if err == nil {
+			err = cfg.Accept(agent)
+		}
+		if err != nil {
+			_ = inner.Close() // it is told nothing
+			return nil, fmt.Errorf("agent's certificate: %w", err)
+		}
 	}
 	ch := tunnel.NewChannel(inner)
 	if err := introduce(ch, cfg); err != nil {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/tunnel"
 	"github.com/sallyport/sallyport/tunnel/client"
 	"github.com/sallyport/sallyport/tunnel/relay"
@@ -99,6 +100,37 @@ func TestProofFails(t *testing.T) {
 	if err := <-refused; err == nil {
 		t.Error("the agent took it")
 	}
+}
+
+// TestAgentThatWillNotDo: an agent that is not accepted is told nothing, and the next relay may lead to a better one.
+func TestAgentThatWillNotDo(t *testing.T) {
+	ca := tunneltest.NewCA(t)
+	bad, _ := tunneltest.StartRelay(t, ca, relay.Limits{})
+	refused := make(chan error, 1)
+	tunneltest.StartAgent(t, ca, bad, ca.Agent(t, "revoked", "app"), func(*uplink.Stream) { t.Error("a stream") }, func(err error) { refused <- err })
+	cfg := config(ca, bad)
+	cfg.Prove = func(string, []byte) (string, error) { t.Error("proved to a revoked agent"); return "", nil }
+	cfg.Accept = func(a token.Agent) error {
+		if a.Name == "revoked" && time.Since(a.Issued).Abs() < time.Hour {
+			return api.Because(api.ErrUnavailable, "", "it was revoked").By(api.RuleAgentRevoked)
+		}
+		return nil
+	}
+	e := (*api.Error)(nil)
+	if err := dial(t, cfg); !errors.As(err, &e) || e.Rule != api.RuleAgentRevoked {
+		t.Errorf("got %v", err)
+	}
+	if err := <-refused; err == nil {
+		t.Error("the agent took it")
+	}
+	good, _ := tunneltest.StartRelay(t, ca, relay.Limits{})
+	tunneltest.StartAgent(t, ca, good, ca.Agent(t, "inside", "app"), func(*uplink.Stream) {}, nil)
+	cfg.Relays = []string{bad, good}
+	cfg.Prove = func(string, []byte) (string, error) { return "proof", nil }
+	if err := dial(t, cfg); err != nil {
+		t.Errorf("with a better agent behind the next relay: %v", err)
+	}
+	<-refused
 }
 
 // TestCancel: a relay that answers nothing holds nobody who does not want to wait.

@@ -37,16 +37,38 @@ check: deps-test fmt vet lint cover vuln check-infra ## what must hold before a 
 .PHONY: build
 build: ## bin/sallyport, bin/sallyport-agent, bin/sallyport-relay, bin/demo
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sallyport ./cmd/sallyport-relay ./localstack/demo
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sallyport ./cmd/sallyport-relay ./localstack/demo
 	@echo "building the agent (the first time compiles a C library: about two minutes)"
-	CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/ ./cmd/sallyport-agent
+	CGO_ENABLED=1 go build -trimpath -buildvcs=false $(AGENT_FLAGS) -o bin/ ./cmd/sallyport-agent
+
+# Both programs for both processors, whatever this machine is: the agent's C library takes a compiler for the other one.
+.PHONY: images
+images: ## OCI image layouts of relay and agent in dist/images, for arm64 and amd64, without a container engine; prints their digests
+	@infra/images/compilers.sh $$(go env GOARCH | sed 's/^amd64$$/x/; s/^arm64$$/amd64/; s/^x$$/arm64/')
+	@mkdir -p dist/images/bin
+	@for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/images/bin/sallyport-relay-$$arch ./cmd/sallyport-relay; \
+	  case $$arch in $$(go env GOARCH)) cc=$$(go env CC);; arm64) cc=aarch64-linux-gnu-gcc;; amd64) cc=x86_64-linux-gnu-gcc;; esac; \
+	  echo "building the agent for $$arch (the first time compiles a C library: about two minutes)"; \
+	  CC=$$cc CGO_ENABLED=1 GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=false -tags netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"' \
+	    -o dist/images/bin/sallyport-agent-$$arch ./cmd/sallyport-agent; done
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -o dist/images/bin/images ./infra/images
+	@for name in relay agent; do \
+	  dist/images/bin/images build --name sallyport-$$name --version $(VERSION) --out dist/images/$$name \
+	    amd64=dist/images/bin/sallyport-$$name-amd64 arm64=dist/images/bin/sallyport-$$name-arm64; \
+	  if [ $$(id -u) -eq 0 ]; then dist/images/bin/images verify --name sallyport-$$name dist/images/$$name; \
+	  else echo "WARNING: not root: that sallyport-$$name runs in its image was NOT verified"; fi; done
+
+.PHONY: reproducible
+reproducible: ## build what is committed twice, in two directories, and compare
+	@infra/reproducible.sh
 
 # What Lambda takes is the zip: deflate, as gzip does it. Over ten million bytes a cold start shows it.
 .PHONY: build-lambda
 build-lambda: ## the functions as Lambda binaries, arm64 and amd64, without cgo; each under 10 MB zipped
 	@for arch in arm64 amd64; do for f in functions/*/lambda; do \
 	  out=dist/$$arch/$$(basename $$(dirname $$f)); mkdir -p $$out; \
-	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; \
 	  zipped=$$(gzip -9c $$out/bootstrap | wc -c); \
 	  echo "$$out/bootstrap $$(wc -c <$$out/bootstrap) bytes, $$zipped zipped"; \
 	  test $$zipped -lt 10000000 || { echo "$$out: over 10 MB zipped"; exit 1; }; done; done
@@ -73,7 +95,7 @@ ARCH ?= arm64
 .PHONY: dist
 dist: ## the functions as `make deploy` uploads them, for ARCH (arm64)
 	@for f in functions/*/lambda; do out=dist/functions/$$(basename $$(dirname $$f)); mkdir -p $$out; \
-	  CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; done; \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; done; \
 	ls -l dist/functions/*/bootstrap | awk '{print $$NF, $$5, "bytes"}'
 
 AWS_BIN := build/aws-tools/bin

@@ -101,13 +101,14 @@ func checkForeign(t *testing.T, path, from, imp string) {
 			return strings.HasPrefix(path, module+"/agent/protocol/postgres") || from == "localstack" ||
 				path == module+"/client/endpoint/postgres" // says in PostgreSQL's words that no agent could be reached
 		},
-		"github.com/hashicorp/yamux":       func() bool { return from == "tunnel" },
-		"github.com/cedar-policy/cedar-go": func() bool { return from == "internal/policy" },
-		"modernc.org/sqlite":               func() bool { return from == "internal/sqlite" },
-		"github.com/spf13/cobra":           func() bool { return from == "cmd" },
-		"github.com/coreos/go-oidc":        func() bool { return slices.Contains([]string{"internal/idtoken", "client"}, from) },
-		"github.com/golang-jwt/jwt":        func() bool { return from == "internal/token" },
-		"golang.org/x/mod/sumdb":           func() bool { return from == "internal/audit" || from == "functions/seal" },
+		"github.com/google/go-containerregistry": func() bool { return from == "infra" },
+		"github.com/hashicorp/yamux":             func() bool { return from == "tunnel" },
+		"github.com/cedar-policy/cedar-go":       func() bool { return from == "internal/policy" },
+		"modernc.org/sqlite":                     func() bool { return from == "internal/sqlite" },
+		"github.com/spf13/cobra":                 func() bool { return from == "cmd" },
+		"github.com/coreos/go-oidc":              func() bool { return slices.Contains([]string{"internal/idtoken", "client"}, from) },
+		"github.com/golang-jwt/jwt":              func() bool { return from == "internal/token" },
+		"golang.org/x/mod/sumdb":                 func() bool { return from == "internal/audit" || from == "functions/seal" },
 	}
 	for lib, allowed := range only {
 		if strings.HasPrefix(imp, lib) && !allowed() {

@@ -25,8 +25,14 @@ const (
 	kmsKey         = 1.00    // a month
 	kmsSign        = 0.15e-4 // one signature with an ECC key
 	alarm          = 0.10    // a month
+	dashboard      = 3.00    // a month
+	ownMetric      = 0.30    // a month and metric, whatever is in it
+	secret         = 0.40    // a month
 	s3Put          = 5e-6
 	logGB          = 0.50
+	fargateCPU     = 0.03238          // an hour of a processor, arm64
+	fargateGB      = 0.00356          // an hour of a GB
+	balancer       = 0.0225           // an hour; what it carries comes on top
 	month          = 30.4 * 24 * 3600 // seconds
 )
 
@@ -39,6 +45,8 @@ const (
 	entryKB           = 1.2
 	logKB             = 0.3
 	sealsPerMonth     = month / 60 // scheduled ones; each signs when the log has grown
+	ownMetrics        = 8          // of the functions: those that the dashboard shows
+	hours             = month / 3600
 )
 
 func main() {
@@ -65,19 +73,33 @@ func run(args []string, out io.Writer) error {
 	file := flags.String("template", "infra/template.yaml", "the template")
 	decisions := flags.Float64("decisions", 1e6, "decisions a month")
 	agents := flags.Float64("agents", 1, "agents with a live session, all month")
+	tunnel := flags.String("tunnel", "infra/tunnel.yaml", "the relays' template; its parameters are given the same way")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	t, err := read(*file, flags.Args())
+	t, err := read(*file)
 	if err != nil {
 		return err
 	}
-	idle := t.idle()
-	busy := t.decisions(*decisions, *agents)
+	relays, err := read(*tunnel)
+	if err != nil {
+		return err
+	}
+	if len(t.memory) == 0 {
+		return errors.New("the template has no functions, or no standard memory")
+	}
+	if err := override(flags.Args(), t, relays); err != nil {
+		return err
+	}
 	for _, part := range []struct {
 		title string
 		lines []line
-	}{{"A month of nothing", idle}, {fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), busy}, {"The most that a flood of unsigned calls can cost a day, by reserved concurrency", t.flood()}} {
+	}{
+		{"A month of nothing", t.idle()},
+		{"A month of relays, when they run on Fargate", relays.relays()},
+		{fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), t.decisions(*decisions, *agents)},
+		{"The most that a flood of unsigned calls can cost a day, by reserved concurrency", t.flood()},
+	} {
 		_, _ = fmt.Fprintf(out, "%s\n", part.title)
 		sum := 0.0
 		for _, l := range part.lines {
@@ -89,8 +111,25 @@ func run(args []string, out io.Writer) error {
 	return nil
 }
 
-// read takes the template's defaults, and PARAMETER=VALUE arguments over them.
-func read(file string, overrides []string) (template, error) {
+// override puts PARAMETER=VALUE arguments over the defaults, in every template that has the parameter.
+func override(arguments []string, templates ...template) error {
+	for _, a := range arguments {
+		k, v, ok := strings.Cut(a, "=")
+		known := false
+		for _, t := range templates {
+			if _, has := t.parameters[k]; has {
+				known, t.parameters[k] = true, v
+			}
+		}
+		if !ok || !known {
+			return fmt.Errorf("%q: the templates have no such parameter", a)
+		}
+	}
+	return nil
+}
+
+// read takes the template's defaults.
+func read(file string) (template, error) {
 	t := template{memory: map[string]float64{}}
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -115,13 +154,6 @@ func read(file string, overrides []string) (template, error) {
 	for k, p := range doc.Parameters {
 		t.parameters[k] = p.Default
 	}
-	for _, o := range overrides {
-		k, v, ok := strings.Cut(o, "=")
-		if _, known := t.parameters[k]; !ok || !known {
-			return t, fmt.Errorf("%q: the template has no such parameter", o)
-		}
-		t.parameters[k] = v
-	}
 	standard := number(&doc.Globals.Function, "MemorySize")
 	t.count = map[string]int{}
 	for name, r := range doc.Resources {
@@ -132,8 +164,8 @@ func read(file string, overrides []string) (template, error) {
 			}
 		}
 	}
-	if len(t.memory) == 0 || standard == 0 {
-		return t, errors.New("the template has no functions, or no standard memory")
+	if len(t.parameters) == 0 || len(t.count) == 0 {
+		return t, fmt.Errorf("%s is no template", file)
 	}
 	return t, nil
 }
@@ -158,6 +190,35 @@ func (t template) idle() []line {
 		{float64(t.count["AWS::KMS::Key"]) * kmsKey, fmt.Sprintf("%d KMS keys", t.count["AWS::KMS::Key"])},
 		{float64(t.count["AWS::CloudWatch::Alarm"]) * alarm, fmt.Sprintf("%d alarms", t.count["AWS::CloudWatch::Alarm"])},
 		{sealsPerMonth * (t.call("Seal", 0.1) + 2*dynamoRead), "seal, once a minute"},
+		{sealsPerMonth * (t.call("Notify", 0.02) + 2*dynamoRead), "notify, once a minute"},
+		{float64(t.count["AWS::CloudWatch::Dashboard"])*dashboard + ownMetrics*ownMetric, fmt.Sprintf("a dashboard, %d metrics of our own", ownMetrics)},
+		{float64(t.secrets()) * secret, fmt.Sprintf("%d secrets, as the parameters ask for them", t.secrets())},
+	}
+}
+
+// secrets are those that the stack makes: one signs webhooks, one is between the distribution and what is behind it.
+func (t template) secrets() int {
+	n := 0
+	for _, p := range []string{"WebhookUrl", "CertificateArn"} {
+		if t.parameters[p] != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func (t template) number(parameter string) float64 {
+	n, _ := strconv.ParseFloat(t.parameters[parameter], 64) // what is no number is none
+	return n
+}
+
+// relays are those that always run; more come and go with the load.
+func (t template) relays() []line {
+	n, cpu, gb := t.number("MinRelays"), t.number("Cpu")/1024, t.number("Memory")/1024
+	return []line{
+		{n * hours * (cpu*fargateCPU + gb*fargateGB), fmt.Sprintf("%.0f relays of %.2f processors and %.1f GB", n, cpu, gb)},
+		{hours * balancer, "the load balancer; what it carries comes on top"},
+		{float64(t.count["AWS::CloudWatch::Alarm"])*alarm + secret, fmt.Sprintf("%d alarms, a secret", t.count["AWS::CloudWatch::Alarm"])},
 	}
 }
 
@@ -180,6 +241,10 @@ func (t template) decisions(n, agents float64) []line {
 func (t template) flood() []line {
 	var all []line
 	for _, f := range []string{"Decide", "Changes", "Token", "Record", "Approve", "Enroll"} {
+		if t.parameters["AgentAccess"] == "aws" && (f == "Decide" || f == "Changes" || f == "Record") {
+			all = append(all, line{0, strings.ToLower(f) + ": AWS refuses what no AWS identity signed; no function runs"})
+			continue
+		}
 		c, err := strconv.ParseFloat(t.parameters[f+"Concurrency"], 64)
 		if err != nil || c == 0 {
 			all = append(all, line{0, strings.ToLower(f) + ": nothing is reserved, so the account's limit is the bound"})

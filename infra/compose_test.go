@@ -1,0 +1,66 @@
+package infra
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/agent/config"
+)
+
+// interpolated is a text of the compose file with what a shell would give it.
+func interpolated(s string) string {
+	values := map[string]string{"SALLYPORT_URL": "https://token.example.com"}
+	return regexp.MustCompile(`\$\{([A-Z_]+)[^}]*\}`).ReplaceAllStringFunc(s, func(m string) string {
+		return values[regexp.MustCompile(`[A-Z_]+`).FindString(m)]
+	})
+}
+
+// The compose file was never run here: what can be read in it is held to what the programs understand, and to what the images promise.
+func TestCompose(t *testing.T) {
+	file := load(t, "../localstack/compose.yaml")
+	services := at2(file["services"])
+	if len(services) != 4 {
+		t.Errorf("%d services", len(services))
+	}
+	for name, s := range services {
+		if image := show(at(s, "image")); !strings.Contains(image, ":") || strings.HasSuffix(image, ":latest") {
+			t.Errorf("%s: image %s", name, image)
+		}
+		for _, p := range list(at(s, "ports")) {
+			if !strings.HasPrefix(show(p), "127.0.0.1:") {
+				t.Errorf("%s: port %v is everybody's", name, p)
+			}
+		}
+		if strings.HasPrefix(show(at(s, "image")), "sallyport-") && (at(s, "read_only") != "true" || !slices.Contains(list(at(s, "cap_drop")), any("ALL"))) {
+			t.Errorf("%s: may write, or has capabilities", name)
+		}
+		for k, v := range at2(at(s, "environment")) {
+			if (strings.Contains(k, "PASSWORD") || strings.HasSuffix(k, "KEY") || strings.Contains(k, "TOKEN")) && !strings.HasPrefix(show(v), "${") {
+				t.Errorf("%s: %s is written down", name, k)
+			}
+		}
+	}
+	agent := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(agent, []byte(interpolated(show(at(file, "configs", "agent", "content")))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(agent); err != nil {
+		t.Errorf("the agent: %v", err)
+	}
+	environment := at2(at(services["relay"], "environment"))
+	relay := show(environment["SALLYPORT_RELAY"])
+	for _, m := range regexp.MustCompile(`env:([A-Z_]+)`).FindAllStringSubmatch(relay, -1) {
+		if environment[m[1]] == nil {
+			t.Errorf("the relay takes %s, which nobody sets", m[1])
+		}
+	}
+	for _, k := range []string{"listen:", "certificate:", "key:", "ca:", "broker:"} {
+		if !strings.Contains(relay, k) {
+			t.Errorf("the relay misses %s", k)
+		}
+	}
+}

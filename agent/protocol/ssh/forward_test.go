@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -216,7 +217,7 @@ func TestForwardEnds(t *testing.T) {
 	started := time.Now()
 	h.end(&access.Denied{Code: access.CodeRevoked, Rule: "revoked"})
 	_ = far.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("far after the session's end: %v", err)
 	}
 	if d := time.Since(started); d > 2*time.Second {

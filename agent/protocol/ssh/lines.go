@@ -167,8 +167,20 @@ func unfinished(text string) bool {
 	if readable(text) != "" {
 		return false // refused as it is
 	}
-	_, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(text), "")
+	_, err := parsed(text)
 	return err != nil && syntax.IsIncomplete(err)
+}
+
+var errParser = errors.New("the parser failed on it")
+
+// parsed reads a text as a POSIX shell would.
+func parsed(text string) (file *syntax.File, err error) {
+	defer func() {
+		if recover() != nil { // which could only be a fault of the library
+			file, err = nil, errParser
+		}
+	}()
+	return syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(text), "")
 }
 
 // simple is a text's one command, where it is no more than that, with every word certain.
@@ -176,7 +188,7 @@ func simple(text string, sh shell) []word {
 	if readable(text) != "" {
 		return nil
 	}
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(text), "")
+	file, err := parsed(text)
 	if err != nil || len(file.Stmts) != 1 {
 		return nil
 	}

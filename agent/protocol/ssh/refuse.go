@@ -15,7 +15,20 @@ const exitDenied = 126
 
 // refusal is a denial as a command's standard error: a sentence that names the rule, what to do next, and the detail for programs on a line of its own.
 func refusal(d *access.Denied) string {
-	return printable(sentence(d)) + "\n" + hintLine(d) + "DETAIL: " + d.Detail() + "\n"
+	return printable(sentence(d)) + "\n" + hintLine(d) + "DETAIL: " + escaped(d.Detail()) + "\n"
+}
+
+// escaped is JSON without the characters that printable takes out, written as JSON can.
+func escaped(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if u := string(r); printable(u) == u || r > 0xffff {
+			b.WriteString(printable(u))
+		} else {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		}
+	}
+	return b.String()
 }
 
 // words is the same in one paragraph, for banners and disconnects.

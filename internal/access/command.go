@@ -65,6 +65,9 @@ type State struct {
 	Database   string `json:"database,omitempty"`
 	Role       string `json:"role,omitempty"`
 	SearchPath string `json:"search_path,omitempty"`
+	// Prepared is the text that the target keeps under the name that the command runs it by (EXECUTE, FETCH): without it the exact bytes of
+	// the command do not say what runs.
+	Prepared string `json:"prepared,omitempty"`
 }
 
 // Command is the unit of decision: a statement, a prepare, an exec, a request.

@@ -30,6 +30,9 @@ func Digest(key []byte, target TargetName, c Command) string {
 		h.Write([]byte{1})
 		field(h, p.Value)
 	}
+	if c.State.Prepared != "" { // everything before tells its own length, so nothing else can end like this
+		field(h, []byte(c.State.Prepared))
+	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 

@@ -22,7 +22,9 @@ func analyse(text string, params []access.Param, st session, cat *catalogue, lim
 		key := factKey{text, st.database, st.role, st.searchPath}
 		if f = cat.facts.get(key); f == nil {
 			f = study(text, st, cat, lim)
-			cat.facts.put(key, f)
+			if !f.uncached {
+				cat.facts.put(key, f)
+			}
 		}
 	}
 	c := f.command
@@ -33,8 +35,9 @@ func analyse(text string, params []access.Param, st session, cat *catalogue, lim
 
 // facts is what is remembered of a text in a state.
 type facts struct {
-	command access.Command
-	plan    plan
+	command  access.Command
+	plan     plan
+	uncached bool // they depend on what the target said just now
 }
 
 // study does what analyse remembers. A panic in here is a defect; its command is not understood, and so refused.
@@ -73,9 +76,13 @@ func examine(text string, st session, cat *catalogue, lim limits) *facts {
 		c.Why = "there is no catalogue"
 		return f
 	}
-	tree, err := pg.Parse(text)
+	tree, err := cat.parse(text)
 	if err != nil {
 		c.Why = "the text does not parse"
+		if errors.Is(err, errParserEnded) {
+			c.Why = "the parser ended over the text"
+			f.uncached = true
+		}
 		return f
 	}
 	a := newAnalysis(st, cat)
@@ -107,12 +114,20 @@ type analysis struct {
 	locks   bool
 	dry     bool // EXPLAIN without ANALYZE: what would be written is only read
 	limit   int64
+
+	entered  map[*routine]struct{} // functions that were looked into
+	depth    int                   // of functions and prepared statements around what is looked at
+	made     *pg.RangeVar          // the table or sequence that the statement makes
+	uncached bool
+	renames  bool   // prepared statements or cursors come or go
+	prepares bool   // the only statement is a PREPARE
+	text     string // of what EXECUTE and FETCH run
 }
 
 func newAnalysis(st session, cat *catalogue) *analysis {
 	return &analysis{
 		cat: cat, st: st, path: cat.path(st), touches: map[touchKey]*touched{}, classes: map[classKey]*access.ClassUse{},
-		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{},
+		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]struct{}{},
 	}
 }
 
@@ -151,10 +166,13 @@ func (a *analysis) finish(f *facts, statements int) {
 	slices.Sort(a.calls)
 	c.Facts = access.Facts{HasWhere: !a.noWhere, Functions: a.calls, RowLimit: a.limit, Statement: statements, Locks: a.locks, Deletes: a.deletes}
 	c.Refused, c.Why, c.Complete = a.refused, a.why, a.why == ""
+	c.Prepare = a.prepares && statements == 1
+	c.State.Prepared = a.text
+	f.uncached = a.uncached
 	if !c.Complete {
 		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})
 	}
-	a.plan.statements = statements
+	a.plan.statements, a.plan.renames = statements, a.renames
 	f.plan = a.plan
 }
 

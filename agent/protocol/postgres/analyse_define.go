@@ -13,11 +13,6 @@ import (
 // definition analyses what is neither a query nor plain housekeeping, and returns its verb.
 func (a *analysis) definition(n any) string {
 	verb := verbOf(n)
-	if rule, hint := refusedStatement(n); rule != "" {
-		a.refuse(rule, hint)
-		a.markSeen(n)
-		return verb
-	}
 	switch s := n.(type) {
 	case *pg.CreateTableAsStmt:
 		a.into(s.GetInto(), verb)
@@ -52,35 +47,22 @@ func (a *analysis) definition(n any) string {
 		a.database(access.Define)
 		a.relations(n, access.Define, verb)
 		a.plan.changesCatalogue = true
-	default:
-		// Functions, rules, casts and whatever the grammar gains: what they do later is not looked into.
+	case *pg.CreateFunctionStmt:
+		a.createFunction(s)
+	case *pg.RuleStmt:
 		a.database(access.Define)
+		a.mentions(n, verb)
+		a.plan.changesCatalogue = true
+	default:
+		if !a.administers(n) && !a.definesObject(n) {
+			a.database(access.Define)
+			a.incomplete("%s is not looked into", verb)
+			a.plan.mayDrift = true
+		}
 		a.markSeen(n)
-		a.incomplete("%s is not looked into", verb)
-		a.plan.changesCatalogue, a.plan.mayDrift = true, true
+		a.plan.changesCatalogue = true
 	}
 	return verb
-}
-
-// refusedStatement names the statements that the room refuses by itself: they would move what it pins, or carry data past it.
-func refusedStatement(n any) (rule, hint string) {
-	switch n.(type) {
-	case *pg.PrepareStmt, *pg.ExecuteStmt:
-		return "postgres.prepare", "PREPARE and EXECUTE as statements do not pass the gate; prepare by the protocol, as drivers do"
-	case *pg.DeclareCursorStmt, *pg.FetchStmt:
-		return "postgres.cursor", "cursors do not pass the gate; use LIMIT, or a driver's row-limited fetch"
-	case *pg.LockStmt:
-		return "postgres.lock", "LOCK does not pass the gate; use SELECT … FOR UPDATE on the rows that you need"
-	case *pg.AlterSystemStmt, *pg.LoadStmt, *pg.CheckPointStmt, *pg.CreateExtensionStmt, *pg.AlterExtensionStmt,
-		*pg.AlterExtensionContentsStmt, *pg.CreatedbStmt, *pg.DropdbStmt, *pg.AlterDatabaseStmt, *pg.AlterDatabaseSetStmt,
-		*pg.CreateTableSpaceStmt, *pg.DropTableSpaceStmt, *pg.CreateFdwStmt, *pg.AlterFdwStmt, *pg.CreateForeignServerStmt,
-		*pg.AlterForeignServerStmt, *pg.CreateUserMappingStmt, *pg.AlterUserMappingStmt, *pg.DropUserMappingStmt,
-		*pg.ImportForeignSchemaStmt, *pg.CreateForeignTableStmt, *pg.CreateSubscriptionStmt, *pg.AlterSubscriptionStmt,
-		*pg.DropSubscriptionStmt, *pg.CreatePublicationStmt, *pg.AlterPublicationStmt, *pg.CreateEventTrigStmt, *pg.AlterEventTrigStmt,
-		*pg.CreatePLangStmt, *pg.SecLabelStmt:
-		return "postgres.admin", "administration of the server does not pass the gate"
-	}
-	return "", ""
 }
 
 // relations notes every relation that a definition names, known or about to be. One that changes a table with protected columns is a
@@ -89,6 +71,10 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 	var walk func(n any)
 	walk = func(n any) {
 		switch s := n.(type) {
+		case *pg.CreateStmt:
+			a.made = s.GetRelation()
+		case *pg.CreateSeqStmt:
+			a.made = s.GetSequence()
 		case *pg.RangeVar:
 			a.defined(s, e, verb)
 			return
@@ -136,13 +122,16 @@ func givesRights(s *pg.AlterTableStmt) bool {
 
 func (a *analysis) defined(rv *pg.RangeVar, e access.Effect, verb string) {
 	a.see(rv)
-	if temporary(rv) {
-		a.refuse("postgres.temporary", "temporary tables could shadow protected ones; use a table of your own schema")
-		return
-	}
-	if r, ok := a.cat.lookup(rv.GetSchemaname(), rv.GetRelname(), a.path); ok {
+	// A new table goes where the path says, whatever has its name further down the path.
+	if r, ok := a.cat.lookup(rv.GetSchemaname(), rv.GetRelname(), a.path); ok && (rv != a.made || a.madeAs(rv) == r.relName.display()) {
 		a.definedRelation(r, e, verb)
 		return
+	}
+	if rv != a.made {
+		if t := a.cat.tableOf(rv.GetSchemaname(), rv.GetRelname(), a.path); t != nil { // an index
+			a.definedRelation(t, e, verb)
+			return
+		}
 	}
 	if name, ok := a.newName(rv, verb); ok {
 		a.touch(e, access.KindTable, name)
@@ -151,6 +140,10 @@ func (a *analysis) defined(rv *pg.RangeVar, e access.Effect, verb string) {
 
 func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
 	a.reach(e, r, true, true)
+	a.ownCalls(r.writeCalls) // an index that is made anew, rows that are checked or counted
+	for _, p := range r.partitionsBeside() {
+		a.reach(e, p, true, true)
+	}
 	switch verb {
 	case "COMMENT", "REINDEX", "VACUUM", "ANALYZE", "CLUSTER", "GRANT", "REVOKE":
 		return
@@ -223,8 +216,17 @@ func (a *analysis) drop(s *pg.DropStmt) {
 		switch kind := s.GetRemoveType(); kind {
 		case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW, pg.ObjectType_OBJECT_SEQUENCE,
 			pg.ObjectType_OBJECT_FOREIGN_TABLE, pg.ObjectType_OBJECT_INDEX:
-			if r := a.named(parts); r != nil {
+			r := a.named(parts)
+			if r == nil && len(parts) > 0 {
+				schema := ""
+				if len(parts) > 1 {
+					schema = parts[len(parts)-2]
+				}
+				r = a.cat.tableOf(schema, parts[len(parts)-1], a.path)
+			}
+			if r != nil {
 				gone = append(gone, r)
+				gone = append(gone, r.partitionsBeside()...)
 			} else {
 				a.touch(access.Define, access.KindTable, strings.Join(parts, "."))
 			}
@@ -327,4 +329,23 @@ func verbOf(n any) string {
 		b.WriteRune(unicode.ToUpper(r))
 	}
 	return b.String()
+}
+
+// madeAs is the name that a CREATE of rv gives, or nothing.
+func (a *analysis) madeAs(rv *pg.RangeVar) string {
+	schema := orElse(rv.GetSchemaname(), creation(a.path, a.st))
+	if rv.GetRelpersistence() == "t" {
+		schema = "pg_temp"
+	}
+	return relName{schema, rv.GetRelname()}.display()
+}
+
+// partitionsBeside lists the other partitions of what r is part of: the default one takes the rows that r no longer does.
+func (r *relation) partitionsBeside() (out []*relation) {
+	for _, p := range r.parents {
+		if p.kind == 'p' {
+			out = append(out, p.children...)
+		}
+	}
+	return out
 }

@@ -52,8 +52,7 @@ func (a *analysis) expr(n any, p place) {
 		a.operator(n.GetUseOp())
 		a.expr(n.GetNode(), p)
 	case *pg.CurrentOfExpr:
-		a.see(n)
-		a.refuse("postgres.cursor", "WHERE CURRENT OF needs a cursor, and cursors do not pass the gate; name the row by its key")
+		a.see(n) // a row of the table that is written, whose reading was decided with the cursor
 	default:
 		if !plainNode(n) {
 			a.incomplete("%s is not understood", kindOf(n))
@@ -180,7 +179,7 @@ func (a *analysis) risky(display, name string) {
 	a.call(display)
 	a.touch(access.Execute, access.KindFunction, display)
 	if !strings.HasPrefix(display, "pg_catalog.") {
-		a.plan.mayDrift, a.plan.named = true, true
+		a.routines(display)
 	}
 	if rule, hint := refusedFunction(name); rule != "" {
 		a.refuse(rule, hint)

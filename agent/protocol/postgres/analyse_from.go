@@ -91,10 +91,6 @@ func (a *analysis) resolve(rv *pg.RangeVar) *relation {
 		a.incomplete("another database, %q, is named", db)
 		return nil
 	}
-	if temporary(rv) {
-		a.refuse("postgres.temporary", "temporary tables could shadow protected ones; use a table of your own schema")
-		return nil
-	}
 	if strings.HasPrefix(rv.GetSchemaname(), "pg_toast") {
 		a.refuse("postgres.statistics", "the server keeps long values of other tables there")
 		return nil
@@ -107,18 +103,13 @@ func (a *analysis) resolve(rv *pg.RangeVar) *relation {
 	return r
 }
 
-func temporary(rv *pg.RangeVar) bool {
-	return rv.GetRelpersistence() == "t" || strings.HasPrefix(rv.GetSchemaname(), "pg_temp")
-}
-
 // newName is the name that a CREATE of rv gives.
 func (a *analysis) newName(rv *pg.RangeVar, verb string) (string, bool) {
 	a.see(rv)
-	if temporary(rv) {
-		a.refuse("postgres.temporary", "temporary tables could shadow protected ones; use a table of your own schema")
-		return "", false
-	}
 	schema := orElse(rv.GetSchemaname(), creation(a.path, a.st))
+	if rv.GetRelpersistence() == "t" && rv.GetSchemaname() == "" {
+		schema = "pg_temp"
+	}
 	if schema == "" || rv.GetCatalogname() != "" && rv.GetCatalogname() != a.st.database {
 		a.incomplete("%s does not say where", verb)
 		return "", false

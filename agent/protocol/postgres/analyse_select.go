@@ -294,6 +294,12 @@ func (a *analysis) nested(n *pg.Node, p place) (cols []outCol, open bool) {
 		return a.remove(q, p)
 	case *pg.MergeStmt:
 		return a.merge(q, p)
+	case *pg.ExecuteStmt:
+		a.prepared(q.GetName(), q.GetParams())
+		for _, u := range a.classes {
+			u.Derived, u.How = true, orElse(u.How, orElse(p.how, "in EXECUTE"))
+		}
+		return nil, true
 	default:
 		a.incomplete("a %s stands inside another statement", kindOf(q))
 		return nil, true

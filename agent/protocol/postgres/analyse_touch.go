@@ -96,8 +96,26 @@ func (a *analysis) guard(e access.Effect, r *relation) {
 		// What it reads lies on another server, where the gate does not stand.
 		a.touch(access.Forward, access.KindHost, "foreign-server:"+r.server)
 	}
-	if r.rules && e == access.Write {
-		a.incomplete("table %s has rewrite rules", r.display())
+	if e == access.Define || e == access.Grant {
+		return
+	}
+	a.ownCalls(r.policyCalls)
+	for _, o := range r.policyReads {
+		a.reach(access.Read, o, true, true)
+	}
+	if e != access.Write {
+		return
+	}
+	a.ownCalls(r.writeCalls)
+	if r.rules { // whatever they do with what they name
+		a.ownCalls(r.ruleCalls)
+		for _, o := range r.ruleTouches {
+			a.reach(access.Read, o, true, true)
+			a.write(o, true, eventInsert|eventUpdate|eventDelete)
+			for i := range o.columns {
+				a.class(o, &o.columns[i], "through a rule of "+r.display(), false)
+			}
+		}
 	}
 }
 
@@ -122,9 +140,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 			}
 		}
 	}
-	for _, f := range v.viewCalls {
-		a.risky(f, f)
-	}
+	a.ownCalls(v.viewCalls)
 }
 
 // use notes that a column's values take part in a read. plain says that they go out as they are in a field that tells its origin.
@@ -165,7 +181,7 @@ func (a *analysis) write(r *relation, down bool, event int, columns ...string) {
 	if a.dry {
 		return
 	}
-	a.deletes = a.deletes || event == eventDelete || event == eventTruncate
+	a.deletes = a.deletes || event&(eventDelete|eventTruncate) != 0
 	a.consequences(r, down, event, map[*relation]bool{})
 }
 
@@ -175,23 +191,26 @@ func (a *analysis) consequences(r *relation, down bool, event int, done map[*rel
 	}
 	done[r] = true
 	up, below := r.family(down)
+	if event&eventUpdate != 0 && (r.kind == 'p' || slices.ContainsFunc(up, func(m *relation) bool { return m.kind == 'p' })) {
+		event |= eventInsert | eventDelete // a row that moves to another partition is deleted here and inserted there
+	}
 	for _, m := range append(append([]*relation{r}, below...), up...) {
 		for _, t := range m.triggers {
 			if t.events&event != 0 {
-				named := a.plan.named
-				a.risky(t.function, t.function)
-				a.plan.named = named
+				a.ownCalls([]string{t.function})
 			}
 		}
 		for _, ref := range m.references {
-			act := ref.onDelete
-			if event == eventUpdate {
-				act = ref.onUpdate
-			}
-			if (event == eventDelete || event == eventUpdate) && (act == 'c' || act == 'n' || act == 'd') {
+			for _, act := range [...]struct {
+				event int
+				do    byte
+			}{{eventDelete, ref.onDelete}, {eventUpdate, ref.onUpdate}} {
+				if event&act.event == 0 || act.do != 'c' && act.do != 'n' && act.do != 'd' {
+					continue
+				}
 				a.reach(access.Write, ref.from, true, true)
 				next := eventUpdate
-				if act == 'c' && event == eventDelete {
+				if act.do == 'c' && act.event == eventDelete {
 					next = eventDelete
 				}
 				a.consequences(ref.from, true, next, done)

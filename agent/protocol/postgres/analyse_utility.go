@@ -42,14 +42,26 @@ func (a *analysis) statement(n *pg.Node) string {
 		return "SHOW"
 	case *pg.DoStmt:
 		a.touch(access.Execute, access.KindFunction, "do")
-		a.incomplete("the body of DO is not looked into")
-		a.plan.mayDrift, a.plan.named = true, true
+		a.protectedAtLarge("in the body of DO")
+		a.opaque()
 		return "DO"
 	case *pg.CallStmt:
 		a.expr(s.GetFunccall(), top.in("in CALL"))
-		a.incomplete("the body of the procedure that CALL runs is not looked into")
-		a.plan.mayDrift, a.plan.named = true, true
 		return "CALL"
+	case *pg.PrepareStmt:
+		verb := a.statement(s.GetQuery())
+		a.renames, a.prepares = true, true
+		return "PREPARE " + verb
+	case *pg.ExecuteStmt:
+		return a.prepared(s.GetName(), s.GetParams())
+	case *pg.DeclareCursorStmt:
+		a.query(s.GetQuery().GetSelectStmt(), top, true)
+		a.limit, a.renames = 0, true
+		return "DECLARE CURSOR"
+	case *pg.FetchStmt:
+		return a.fetched(s)
+	case *pg.LockStmt:
+		return a.lock(s)
 	case *pg.ConstraintsSetStmt:
 		for _, c := range s.GetConstraints() {
 			a.see(c.GetRangeVar()) // names a constraint, touches no row
@@ -79,16 +91,19 @@ func (a *analysis) tidy(n any) string {
 	case *pg.DeallocateStmt:
 		a.plan.forgets = append(a.plan.forgets, s.GetName())
 		a.plan.forgetsAll = a.plan.forgetsAll || s.GetName() == ""
+		a.renames = true
 		return "DEALLOCATE"
 	case *pg.DiscardStmt:
-		if s.GetTarget() == pg.DiscardMode_DISCARD_ALL {
-			a.plan.forgetsAll, a.plan.mayDrift, a.plan.named = true, true, true
+		switch s.GetTarget() {
+		case pg.DiscardMode_DISCARD_ALL:
+			a.plan.forgetsAll, a.plan.mayDrift, a.plan.named, a.plan.moves, a.renames = true, true, true, true, true
+			a.plan.changesCatalogue = a.cat.usesTemporary()
+		case pg.DiscardMode_DISCARD_TEMP:
+			a.plan.changesCatalogue = true
 		}
 		return "DISCARD"
 	case *pg.ClosePortalStmt:
-		if s.GetPortalname() != "" {
-			a.refuse("postgres.cursor", "cursors do not pass the gate, so there is none to close; CLOSE ALL passes")
-		}
+		a.renames = true
 		return "CLOSE"
 	}
 	return "UNLISTEN"
@@ -122,7 +137,7 @@ func (a *analysis) explain(s *pg.ExplainStmt) string {
 func (a *analysis) statementInExplain(n *pg.Node) string {
 	changed := a.plan.changesCatalogue
 	switch s := unwrap(n).(type) {
-	case *pg.SelectStmt, *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt:
+	case *pg.SelectStmt, *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt, *pg.ExecuteStmt, *pg.DeclareCursorStmt:
 		verb := a.statement(n)
 		if a.dry {
 			a.plan.changesCatalogue = changed
@@ -220,6 +235,7 @@ func (a *analysis) transaction(s *pg.TransactionStmt) string {
 		verb = "RELEASE"
 	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK_TO:
 		verb = "ROLLBACK TO"
+		a.renames = true // cursors made since are gone
 	default:
 		verb = "PREPARE TRANSACTION"
 		a.refuse("postgres.two-phase", "two-phase transactions outlive their session and do not pass the gate")
@@ -253,6 +269,7 @@ var pinnedSettings = map[string][]string{
 	"client_encoding":             {"utf8", "utf-8", "unicode"},
 	"standard_conforming_strings": {"on", "true", "1", "yes"},
 	"client_min_messages":         {"notice", "warning", "error"},
+	"backslash_quote":             {"safe_encoding"},
 }
 
 func (a *analysis) set(s *pg.VariableSetStmt) string {
@@ -261,14 +278,13 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 	switch s.GetKind() {
 	case pg.VariableSetKind_VAR_RESET_ALL:
 		a.database(access.Read)
-		a.plan.mayDrift, a.plan.named = true, true // back to how the session began, which is what is pinned
+		a.plan.mayDrift, a.plan.named, a.plan.moves = true, true, true // back to how the session began
 		return "RESET ALL"
 	case pg.VariableSetKind_VAR_SET_MULTI:
 		return a.setMulti(s, name)
 	case pg.VariableSetKind_VAR_RESET:
 		verb = "RESET"
 	}
-	a.touch(access.Read, access.KindSetting, name) // of what is let through nothing lasts or reaches beyond the session
 	for _, v := range s.GetArgs() {
 		if unwrap(v) != nil && v.GetAConst() == nil && v.GetTypeCast() == nil {
 			a.incomplete("a value of SET is not understood")
@@ -276,15 +292,21 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 	}
 	allowed, pinned := pinnedSettings[name]
 	switch {
-	case slices.Contains(freeSettings, name):
-	case pinned && s.GetKind() == pg.VariableSetKind_VAR_SET_VALUE && len(s.GetArgs()) == 1 &&
-		slices.Contains(allowed, strings.ToLower(settingValue(s.GetArgs()[0]))):
-	default:
-		rule := map[string]string{
-			"role": "postgres.set-role", "session_authorization": "postgres.set-role", "search_path": "postgres.set-search-path",
-			"client_encoding": "postgres.set-encoding", "standard_conforming_strings": "postgres.set-strings",
-		}[name]
+	case slices.Contains(freeSettings, name), strings.HasPrefix(name, "enable_"), name == "search_path",
+		pinned && s.GetKind() == pg.VariableSetKind_VAR_SET_VALUE && len(s.GetArgs()) == 1 &&
+			slices.Contains(allowed, strings.ToLower(settingValue(s.GetArgs()[0]))):
+		a.touch(access.Read, access.KindSetting, name) // nothing of it lasts or reaches beyond the session
+	case name == "role":
+		a.touch(access.Grant, access.KindSetting, name)
+	case pinned, name == "session_authorization":
+		rule := map[string]string{"session_authorization": "postgres.set-role", "client_encoding": "postgres.set-encoding",
+			"standard_conforming_strings": "postgres.set-strings"}[name]
 		a.refuse(orElse(rule, "postgres.set"), "setting "+name+" cannot be changed through the gate")
+	default:
+		a.touch(access.Define, access.KindSetting, name)
+	}
+	if name == "search_path" || name == "role" || name == "session_authorization" {
+		a.plan.moves, a.plan.mayDrift, a.plan.named = true, true, true
 	}
 	return verb
 }

@@ -86,7 +86,7 @@ func (a *analysis) onConflict(c *pg.OnConflictClause, t *entry, p place) {
 	if t.rel != nil {
 		a.write(t.rel, true, eventUpdate, names...)
 		// The row that is there already is found and locked: that tells whether it exists.
-		a.reach(access.Read, t.rel, true, false)
+		a.reach(access.Read, t.rel, true, t.rel.view())
 	}
 }
 

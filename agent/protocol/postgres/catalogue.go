@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	pg "github.com/pganalyze/pg_query_go/v6"
+
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
 )
@@ -13,13 +15,17 @@ import (
 type catalogue struct {
 	byOID     map[uint32]*relation
 	byName    map[relName]*relation
+	indexes   map[relName]*relation   // the tables of indexes
 	usable    map[string]bool         // schemas, and whether the role may use them: the search path skips those that it may not
 	functions map[string][]string     // function name → schemas other than the server's own pg_catalog that have one
+	routines  map[string][]*routine   // the same functions, each with its overloads
 	builtin   map[string]struct{}     // names of the server's own functions
 	operators map[string][]operator   // user-made operators by name; those of extensions are not held
 	casts     map[string][]string     // type name → functions of user-made casts to it
 	classes   map[string]access.Class // by name
+	guarded   []*relation             // with columns of some class
 	facts     *factCache
+	parser    grammar // nil parses in this process
 }
 
 type relName struct{ schema, name string }
@@ -30,17 +36,23 @@ type operator struct{ schema, function string }
 type relation struct {
 	oid uint32
 	relName
-	kind       byte // pg_class.relkind
-	columns    []column
-	parents    []*relation // direct; partitions and inheritance
-	children   []*relation
-	bases      []viewBase // what a view's or materialised view's query reads
-	viewCalls  []string   // functions a view calls that are not on the allow-list
-	rules      bool       // rewrite rules other than a view's own
-	triggers   []trigger
-	references []reference // foreign keys that point here
-	server     string      // of a foreign table
-	generated  []generated
+	kind      byte // pg_class.relkind
+	columns   []column
+	parents   []*relation // direct; partitions and inheritance
+	children  []*relation
+	bases     []viewBase // what a view's or materialised view's query reads
+	viewCalls []string   // functions a view calls that are not on the allow-list
+	rules     bool       // rewrite rules other than a view's own
+	// What its rules name, whatever they do with it, and what runs by itself: functions that did not come with the server.
+	ruleTouches []*relation
+	ruleCalls   []string
+	writeCalls  []string    // defaults, checks, index expressions
+	policyCalls []string    // row security
+	policyReads []*relation // what row security looks at
+	triggers    []trigger
+	references  []reference // foreign keys that point here
+	server      string      // of a foreign table
+	generated   []generated
 }
 
 type column struct {
@@ -54,6 +66,17 @@ type column struct {
 
 // generated says that the server computes column num from column base of the same relation.
 type generated struct{ num, base uint16 }
+
+// routine is a function or procedure that did not come with the server. Names of functions are looked into as a whole: which overload
+// it is depends on types.
+type routine struct {
+	relName
+	language string
+	body     string // of one in SQL
+	ownPath  bool   // it sets path for itself
+	path     string
+	owner    string // of a SECURITY DEFINER
+}
 
 type viewBase struct {
 	rel     *relation
@@ -168,6 +191,9 @@ func (r *relation) family(down bool) (up, below []*relation) {
 
 // lookup finds a relation as the server would: by schema, or along path. ok is false where there is none.
 func (c *catalogue) lookup(schema, name string, path []string) (*relation, bool) {
+	if r := c.byName[relName{"pg_temp", name}]; r != nil && schema == "" && !slices.Contains(path, "pg_temp") {
+		return r, true // temporary tables come first, unless the path names their place
+	}
 	if schema != "" {
 		r := c.byName[relName{schema, name}]
 		return r, r != nil
@@ -180,6 +206,19 @@ func (c *catalogue) lookup(schema, name string, path []string) (*relation, bool)
 	return nil, false
 }
 
+// tableOf finds the table of an index, as lookup finds a relation.
+func (c *catalogue) tableOf(schema, name string, path []string) *relation {
+	if schema != "" {
+		return c.indexes[relName{schema, name}]
+	}
+	for _, s := range append([]string{"pg_temp"}, path...) {
+		if r := c.indexes[relName{s, name}]; r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
 // path is the effective search path: what the setting names, "$user" replaced, schemas that are missing or that the role may
 // not use left out, pg_catalog first unless it is named.
 func (c *catalogue) path(st session) []string {
@@ -189,7 +228,7 @@ func (c *catalogue) path(st session) []string {
 		if s == "$user" {
 			s = st.role
 		}
-		if c.usable[s] && !slices.Contains(out, s) {
+		if (c.usable[s] || s == "pg_temp") && !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 		named = named || s == "pg_catalog"
@@ -243,4 +282,22 @@ func splitPath(s string) []string {
 		s = strings.TrimPrefix(strings.TrimSpace(s), ",")
 	}
 	return out
+}
+
+// usesTemporary says that the session has temporary relations.
+func (c *catalogue) usesTemporary() bool {
+	for n := range c.byName {
+		if n.schema == "pg_temp" {
+			return true
+		}
+	}
+	return false
+}
+
+// parse reads a text into its tree.
+func (c *catalogue) parse(text string) (*pg.ParseResult, error) {
+	if c.parser == nil {
+		return pg.Parse(text)
+	}
+	return c.parser.parse(text)
 }

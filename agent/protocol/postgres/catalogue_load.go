@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/access"
 )
@@ -14,12 +15,13 @@ const maxCatalogueRows = 2_000_000
 // The queries name every object with its schema, so no search path can lead them astray. Relations of other sessions'
 // temporary schemas and TOAST tables are not loaded: what names them is unknown.
 const (
-	sqlSchemas = `SELECT nspname, pg_catalog.has_schema_privilege(oid, 'USAGE')::text FROM pg_catalog.pg_namespace
-WHERE nspname !~ '^pg_(temp|toast)'`
-	sqlRelations = `SELECT c.oid, n.nspname, c.relname, c.relkind, coalesce(s.srvname, '') FROM pg_catalog.pg_class c
+	sqlSchemas = `SELECT CASE oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE nspname END,
+pg_catalog.has_schema_privilege(oid, 'USAGE')::text FROM pg_catalog.pg_namespace
+WHERE nspname !~ '^pg_(temp|toast)' OR oid = pg_catalog.pg_my_temp_schema()`
+	sqlRelations = `SELECT c.oid, CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, c.relname, c.relkind, coalesce(s.srvname, '') FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
-WHERE c.relkind IN ('r','p','v','m','f','S') AND n.nspname !~ '^pg_(temp|toast)'`
+WHERE c.relkind IN ('r','p','v','m','f','S') AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())`
 	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
 	// Any change of a definition writes a row anew, and so moves the sum or the count.
@@ -33,7 +35,12 @@ UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::b
 UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_inherits
 UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_operator
 UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_cast
-UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace`
+UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace
+UNION ALL SELECT 'y', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_policy
+UNION ALL SELECT 's', 0, pg_catalog.pg_my_temp_schema()::bigint`
+	sqlIndexes = `SELECT i.indrelid, CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, c.relname
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE i.indexrelid >= 16384 AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())`
 	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
 	// A column whose default names another of its own table is a generated one. Before version 15 the column itself depends on it.
 	sqlGenerated = `SELECT a.adrelid, a.adnum, d.refobjsubid FROM pg_catalog.pg_attrdef a
@@ -58,12 +65,47 @@ JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n 
 LATERAL pg_catalog.regexp_matches(r.ev_action::text, ':(funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') m
 JOIN pg_catalog.pg_proc p ON p.oid = m[2]::pg_catalog.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
 WHERE r.ev_type = '1' AND n.nspname NOT IN ('pg_catalog', 'information_schema')`
-	sqlRules    = `SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ev_class >= 16384`
+	sqlRules = `SELECT DISTINCT r.ev_class, m[1] FROM pg_catalog.pg_rewrite r,
+LATERAL pg_catalog.regexp_matches(r.ev_action::text || coalesce(r.ev_qual::text, ''), ':relid ([0-9]+)', 'g') m
+WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D' AND r.ev_class >= 16384
+UNION SELECT ev_class, '0' FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ev_class >= 16384`
+	sqlRuleCalls = `SELECT DISTINCT r.ev_class, pn.nspname, p.proname FROM pg_catalog.pg_rewrite r,
+LATERAL pg_catalog.regexp_matches(r.ev_action::text || coalesce(r.ev_qual::text, ''), ':(funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') m
+JOIN pg_catalog.pg_proc p ON p.oid = m[2]::pg_catalog.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
+WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D' AND r.ev_class >= 16384`
+	// The second part adds what a trigger's WHEN calls.
 	sqlTriggers = `SELECT t.tgrelid, n.nspname, p.proname, t.tgtype FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+UNION SELECT t.tgrelid, n.nspname, p.proname, t.tgtype FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND d.objid = t.oid
+AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'`
+	// What the server calls by itself: defaults, checks (of the columns' domains too), expressions of indexes when it writes; policies
+	// whenever it looks at rows.
+	sqlOwnCalls = `WITH w(classid, objid, relid, reads) AS (
+SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, oid, adrelid, false FROM pg_catalog.pg_attrdef
+UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid, conrelid, false FROM pg_catalog.pg_constraint WHERE contype = 'c' AND conrelid <> 0
+UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid, a.attrelid, false FROM pg_catalog.pg_constraint c
+JOIN pg_catalog.pg_attribute a ON a.atttypid = c.contypid WHERE c.contypid <> 0
+UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid, indrelid, false FROM pg_catalog.pg_index WHERE indrelid >= 16384
+UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partrelid, false FROM pg_catalog.pg_partitioned_table
+UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, oid, polrelid, true FROM pg_catalog.pg_policy)
+SELECT DISTINCT w.relid, n.nspname, p.proname, w.reads::text FROM w
+JOIN pg_catalog.pg_depend d ON d.classid = w.classid AND d.objid = w.objid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace`
+	sqlPolicyReads = `SELECT DISTINCT polrelid, m[1] FROM pg_catalog.pg_policy,
+LATERAL pg_catalog.regexp_matches(coalesce(polqual::text, '') || coalesce(polwithcheck::text, ''), ':relid ([0-9]+)', 'g') m`
 	sqlReferences = `SELECT confrelid, conrelid, confdeltype, confupdtype FROM pg_catalog.pg_constraint WHERE contype = 'f'`
-	sqlFunctions  = `SELECT DISTINCT n.nspname, p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+	// Functions that did not come with the server. The body is read for what is written in SQL: its statements are resolved like the
+	// client's. A search path that the function sets for itself begins with '='.
+	sqlFunctions = `SELECT CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, p.proname, l.lanname,
+CASE WHEN l.lanname = 'sql' AND p.pronamespace <> 'information_schema'::pg_catalog.regnamespace
+THEN coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) ELSE '' END,
+coalesce((SELECT '=' || pg_catalog.substr(c, 13) FROM pg_catalog.unnest(p.proconfig) c WHERE c LIKE 'search_path=%'), ''),
+CASE WHEN p.prosecdef THEN pg_catalog.pg_get_userbyid(p.proowner)::text ELSE '' END
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 WHERE p.oid >= 16384 OR n.nspname <> 'pg_catalog'`
 	sqlBuiltin   = `SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE oid < 16384`
 	sqlOperators = `SELECT o.oprname, n.nspname, pn.nspname, p.proname FROM pg_catalog.pg_operator o
@@ -81,8 +123,8 @@ AND d.objid = c.oid AND d.deptype = 'e')`
 // no column here is ever null.
 func loadCatalogue(run func(sql string) ([][]string, error), classes []access.Class) (*catalogue, error) {
 	l := &loader{run: run, cat: &catalogue{
-		byOID: map[uint32]*relation{}, byName: map[relName]*relation{}, usable: map[string]bool{},
-		functions: map[string][]string{}, builtin: map[string]struct{}{}, operators: map[string][]operator{},
+		byOID: map[uint32]*relation{}, byName: map[relName]*relation{}, indexes: map[relName]*relation{}, usable: map[string]bool{},
+		functions: map[string][]string{}, routines: map[string][]*routine{}, builtin: map[string]struct{}{}, operators: map[string][]operator{},
 		casts: map[string][]string{}, classes: map[string]access.Class{}, facts: newFactCache(),
 	}}
 	l.names()
@@ -138,7 +180,12 @@ func (l *loader) relation(s string) *relation { return l.cat.byOID[uint32(l.numb
 func (l *loader) names() {
 	c := l.cat
 	l.each(sqlSchemas, 2, func(r []string) { c.usable[r[0]] = r[1] == "true" })
-	l.each(sqlFunctions, 2, func(r []string) { c.functions[r[1]] = append(c.functions[r[1]], r[0]) })
+	l.each(sqlFunctions, 6, func(r []string) {
+		c.functions[r[1]] = appendNew(c.functions[r[1]], r[0])
+		f := &routine{relName: relName{r[0], r[1]}, language: r[2], body: r[3], owner: r[5]}
+		f.path, f.ownPath = strings.CutPrefix(r[4], "=")
+		c.routines[f.display()] = append(c.routines[f.display()], f)
+	})
 	l.each(sqlBuiltin, 1, func(r []string) { c.builtin[r[0]] = struct{}{} })
 	l.each(sqlOperators, 4, func(r []string) {
 		c.operators[r[0]] = append(c.operators[r[0]], operator{r[1], relName{r[2], r[3]}.display()})
@@ -163,6 +210,11 @@ func (l *loader) relations() {
 	l.each(sqlGenerated, 3, func(r []string) {
 		if rel := l.relation(r[0]); rel != nil {
 			rel.generated = append(rel.generated, generated{uint16(l.number(r[1], 15)), uint16(l.number(r[2], 15))})
+		}
+	})
+	l.each(sqlIndexes, 3, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			c.indexes[relName{r[1], r[2]}] = rel
 		}
 	})
 	l.each(sqlInherits, 2, func(r []string) {
@@ -212,9 +264,32 @@ func (l *loader) views() {
 }
 
 func (l *loader) actions() {
-	l.each(sqlRules, 1, func(r []string) {
-		if rel := l.relation(r[0]); rel != nil {
-			rel.rules = true
+	l.each(sqlRules, 2, func(r []string) {
+		rel, other := l.relation(r[0]), l.relation(r[1])
+		if rel == nil {
+			return
+		}
+		rel.rules = true
+		if other != nil && other != rel {
+			rel.ruleTouches = append(rel.ruleTouches, other)
+		}
+	})
+	l.each(sqlRuleCalls, 3, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil && !(r[1] == "pg_catalog" && harmless(r[2])) {
+			rel.ruleCalls = append(rel.ruleCalls, relName{r[1], r[2]}.display())
+		}
+	})
+	l.each(sqlOwnCalls, 4, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil && r[3] == "true" {
+			rel.policyCalls = append(rel.policyCalls, relName{r[1], r[2]}.display())
+		} else if rel != nil {
+			rel.writeCalls = append(rel.writeCalls, relName{r[1], r[2]}.display())
+		}
+	})
+	l.each(sqlPolicyReads, 2, func(r []string) {
+		rel, other := l.relation(r[0]), l.relation(r[1])
+		if rel != nil && other != nil && other != rel {
+			rel.policyReads = append(rel.policyReads, other)
 		}
 	})
 	l.each(sqlTriggers, 4, func(r []string) {
@@ -258,6 +333,11 @@ func (c *catalogue) classify(classes []access.Class) {
 				changed = share(p, r) || changed
 			}
 			changed = r.inherit() || changed
+		}
+	}
+	for _, r := range c.byOID {
+		if slices.ContainsFunc(r.columns, func(col column) bool { return len(col.classes) > 0 }) {
+			c.guarded = append(c.guarded, r)
 		}
 	}
 	order := func(a, b string) int { return classIndex(classes, a) - classIndex(classes, b) }

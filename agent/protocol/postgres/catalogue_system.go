@@ -6,7 +6,7 @@ import (
 )
 
 func systemSchema(s string) bool {
-	return s == "pg_catalog" || s == "information_schema" || strings.HasPrefix(s, "pg_toast") || strings.HasPrefix(s, "pg_temp")
+	return s == "pg_catalog" || s == "information_schema" || strings.HasPrefix(s, "pg_toast")
 }
 
 // harmlessCatalogs are relations of the server that hold definitions: names, types, constraints. psql's \d family, drivers and ORMs read

@@ -59,14 +59,18 @@ func TestCorpus(t *testing.T) {
 		{"PG-10", "!read", []string{"explain analyze create table scratch as select 1", "explain analyze execute p"}},
 		{"PG-11", "read not maskable", []string{"explain select 1 from customers where email = 'x'", "explain (format json) select id from contacts where email > 'a'", "explain analyze select count(*) from customers where card_number like '4%'"}},
 		{"PG-13", "!read", []string{"call work()", "execute p", "do $$ begin delete from orders; end $$", "do language plpgsql 'begin end'"}},
-		{"PG-14", "refused", []string{"prepare p as delete from orders", "execute p(1)", "prepare p as select 1", "explain execute p"}},
+		{"PG-14", "write", []string{"prepare p as delete from orders", "prepare p (int) as with d as (delete from orders returning 1) select * from d"}},
+		{"PG-14", "unknown", []string{"execute p(1)", "explain execute p", "fetch c", "fetch all from c", "move 3 in c"}},
 		{"PG-31", "refused", []string{"set client_encoding = 'SJIS'", "set names 'GBK'", "select '\xff'", "set client_encoding to default", "reset client_encoding"}},
 		{"PG-31", "read", []string{"set client_encoding = 'UTF8'", "set names 'utf8'"}},
 		{"PG-32", "refused", []string{"set standard_conforming_strings = off", "set backslash_quote = on", "set local standard_conforming_strings to 0", "reset standard_conforming_strings"}},
-		{"PG-34", "refused", []string{"set search_path = evil", "set local search_path to app", "set schema 'app'", "reset search_path", "select set_config('search_path', 'app', false)", "create temp table customers (id int)",
-			"create table pg_temp.customers (id int)", "select 1 into temp x", "create temp view orders as select 1", "select * from pg_temp.customers"}},
+		{"PG-34", "read", []string{"set search_path = evil", "set local search_path to app", "set schema 'app'", "reset search_path"}},
+		{"PG-34", "refused", []string{"select set_config('search_path', 'app', false)"}},
+		{"PG-34", "define", []string{"create temp table customers (id int)", "create table pg_temp.customers (id int)", "select 1 into temp x", "create temp view orders as select 1"}},
+		{"PG-34", "unknown", []string{"select * from pg_temp.customers", "set search_path = app; select * from customers"}},
 		{"PG-34", "execute", []string{"select sum(name) from customers"}},
-		{"PG-35", "refused", []string{"set role postgres", "set local role none", "reset role", "set session authorization postgres", "reset session authorization", "set session_authorization = 'x'"}},
+		{"PG-35", "grant", []string{"set role postgres", "set local role none", "reset role"}},
+		{"PG-35", "refused", []string{"set session authorization postgres", "reset session authorization", "set session_authorization = 'x'"}},
 		{"PG-37", "execute", []string{"select pg_terminate_backend(1)", "select lo_unlink(1)", "select nextval('counter')", "select pg_sleep(10)", "select pg_catalog.pg_cancel_backend(1)", "select 1 where pg_advisory_lock(1) is null",
 			"select (1).pg_sleep", "select pg_notify('a', 'b')", "select * from lo_get(1)", "select setval('counter', 1)", "select c.x from (select 1 as x) c order by pg_sleep(1)", "select txid_current(), pg_reload_conf()"}},
 		{"PG-37", "execute", []string{"select f.pg_sleep from unnest(array[5.0::float8]) f", "select f.nextval from unnest(array['counter'::regclass]) f",
@@ -78,7 +82,6 @@ func TestCorpus(t *testing.T) {
 		{"PG-40", "read masked", []string{"select email from events_2025", "select email from events", "select secret from person"}},
 		{"PG-40", "forward", []string{"select email from remote"}},
 		{"PG-41", "!read", []string{"commit; drop table orders", "rollback; delete from orders", "end; truncate orders", "set transaction read write; delete from orders"}},
-		{"PG-43", "refused", []string{"close c"}},
 		{"PG-47", "read not maskable", []string{"select id from customers where email like '1%'", "select 1/(ascii(substr(email,1,1))-49) from customers", "select id from customers order by email", "select 1 from customers group by email",
 			"select id from customers c where c.* = row(1)", "select id from customers join orders on email = 'x'", "select row_number() over (order by card_number) from customers", "select count(*) filter (where email = 'x') from customers",
 			"select id from customers limit (select length(email) from customers limit 1)"}},
@@ -100,7 +103,7 @@ func TestCorpus(t *testing.T) {
 				ok := got == row.want
 				if not, found := strings.CutPrefix(row.want, "!"); found {
 					ok = !strings.HasPrefix(got, not)
-				} else if row.want == "write" || row.want == "execute" || row.want == "forward" {
+				} else if row.want == "write" || row.want == "define" || row.want == "grant" || row.want == "execute" || row.want == "forward" {
 					ok = strings.HasPrefix(got, row.want)
 				}
 				if !ok {

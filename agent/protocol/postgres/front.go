@@ -38,6 +38,9 @@ type front struct {
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
 	drift   bool // a command may have changed role or search path
+	adopt   bool // it said so itself: the room goes on with what they are now
+	moved   bool // that may be taken back at the end of the transaction
+	unseen  bool // a command ran what was not looked into: it may have changed definitions
 	copying copying
 }
 
@@ -49,7 +52,7 @@ func newFront(l *link) *front {
 func (f *front) open(ctx context.Context, st *startup) error {
 	ctx, stop := context.WithTimeoutCause(ctx, loginWait, refuseStart(stateUnreachable, "", "the target's catalogue did not come within %s", loginWait))
 	defer stop()
-	f.st = session{prepared: f.textOf}
+	f.st = session{prepared: f.textIn("pg_prepared_statements"), cursor: f.textIn("pg_cursors")}
 	var err error
 	if f.st.database, f.st.role, f.st.searchPath, err = f.state(ctx); err != nil {
 		return err
@@ -309,6 +312,9 @@ func (f *front) begin(ctx context.Context) error {
 	if status == statusIdle && f.staleIn {
 		f.stale, f.staleIn = true, false
 	}
+	if status == statusIdle && f.moved {
+		f.drift, f.adopt, f.moved = true, true, false
+	}
 	if status != statusError {
 		if f.drift {
 			if err := f.drifted(ctx); err != nil {
@@ -339,6 +345,16 @@ func (f *front) drifted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if f.unseen && !f.stale {
+		if err := f.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	f.unseen = false
+	if f.adopt {
+		f.stale = f.stale || role != f.st.role
+		f.st.role, f.st.searchPath, f.adopt = role, path, false
+	}
 	if database != f.st.database || role != f.st.role || path != f.st.searchPath {
 		return &access.Denied{Code: access.CodeDenied, Rule: "postgres.drift",
 			Hint: "a function changed the role or the search path, which the room pins; connect again"}
@@ -351,6 +367,11 @@ func (f *front) drifted(ctx context.Context) error {
 func (f *front) after(p plan) {
 	f.stale = f.stale || p.changesCatalogue
 	f.drift = f.drift || p.mayDrift
+	f.unseen = f.unseen || p.opaque
+	f.moved = f.moved || p.moves
+	if p.moves || f.moved && len(p.txn) > 0 {
+		f.drift, f.adopt = true, true
+	}
 	if p.listens {
 		f.listening.Store(true)
 	}

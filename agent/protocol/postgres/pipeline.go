@@ -47,6 +47,7 @@ type segment struct {
 	inTxn    bool // as far as the commands of the segment tell
 	sent     bool // something of it is at the target
 	unsure   bool // a command of it may change what names mean: nothing after that is understood until Sync
+	renamed  bool // prepared statements or cursors may have come or gone
 	skipping bool // denied or failed here: everything up to Sync is dropped
 	items    []*item
 	commands []access.Command
@@ -225,6 +226,7 @@ func (f *front) execute(it *item, c *cursor) {
 		f.askFor(it, p.statement.text, p.params, false)
 	}
 	f.moves(it.plan)
+	f.seg.renamed = f.seg.renamed || it.plan.renames
 	f.seg.unsure = f.seg.unsure || it.plan.changesCatalogue || it.plan.mayDrift && it.plan.named
 }
 
@@ -280,12 +282,4 @@ func (f *front) portalBy(name string) *portal {
 		return p
 	}
 	return f.portals[name]
-}
-
-// textOf is the text of a prepared statement, for facts.
-func (f *front) textOf(name string) (string, bool) {
-	if st := f.statementBy(name); st != nil {
-		return st.text, true
-	}
-	return "", false
 }

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"strings"
+
 	"github.com/sallyport/sallyport/internal/access"
 )
 
@@ -19,8 +21,8 @@ type session struct {
 	role       string
 	searchPath string // as current_setting('search_path') gives it
 	inTxn      bool   // a transaction block is open when the command runs
-	// prepared finds the text of a prepared statement by name: for EXECUTE and the like, where facts needs it.
-	prepared func(name string) (text string, ok bool)
+	// prepared and cursor ask the target what it has under a name, for EXECUTE and FETCH: the text of the message that made it.
+	prepared, cursor func(name string) (text string, ok bool)
 }
 
 // limits bound what analyse looks at; beyond them a command is refused, not cut.
@@ -58,6 +60,12 @@ type plan struct {
 	// forgets names prepared statements that are gone once it has run; forgetsAll means all of them.
 	forgets    []string
 	forgetsAll bool
+	// moves says that role or search path change by the command's own words: the wire reads them again and goes on with what they are.
+	moves bool
+	// opaque says that something runs whose statements were not seen.
+	opaque bool
+	// renames says that prepared statements or cursors come or go: what the target has under a name is not known before its Sync.
+	renames bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
 	// listens: what other sessions send (NOTIFY) may come from now on. Without it the room drops all of it.
@@ -87,7 +95,7 @@ type plan struct {
 // commandOf is analyse with what the wire always adds: whether the statement is only prepared.
 func commandOf(text string, params []access.Param, st session, cat *catalogue, prepare bool) (access.Command, plan) {
 	c, p := analyse(text, params, st, cat, defaultLimits)
-	c.Prepare = prepare
+	c.Prepare = prepare || c.Prepare
 	return c, p
 }
 
@@ -107,3 +115,6 @@ func detected(classes []access.Class, p plan) []access.ClassUse {
 	}
 	return uses
 }
+
+// literal writes s as a string of SQL; standard_conforming_strings is pinned to on.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -375,7 +375,7 @@ func TestPG56_NewTables(t *testing.T) {
 // PG-35: a function that moves the role or the search path ends the session before the next command.
 func TestPG34_PG35_Drift(t *testing.T) {
 	h := openHouse(t, newScript(nil), nil)
-	h.srv.Exec(t, "create or replace function drift() returns text language sql as $$ select set_config('search_path', 'pg_temp', false) $$")
+	h.srv.Exec(t, "create or replace function drift() returns text language plpgsql as $$ begin return set_config('search_path', 'pg_temp', false); end $$")
 	c := h.connect("default_query_exec_mode=exec")
 	if _, err := c.Exec(t.Context(), "select drift()"); err != nil {
 		t.Fatal(err)
@@ -474,7 +474,7 @@ func TestRefuse(t *testing.T) {
 func TestPG34_PG56_PipelineAfterChange(t *testing.T) {
 	g := newScript(nil)
 	h := openHouse(t, g, nil)
-	h.srv.Exec(t, "drop table if exists scratch_p; create or replace function harmless_f() returns integer language sql as 'select 1'")
+	h.srv.Exec(t, "drop table if exists scratch_p; drop function if exists harmless_f(); create function harmless_f() returns integer language plpgsql as 'begin return 1; end'")
 	c := dialRaw(t, h)
 	c.startup(t)
 	run := func(sql string) []byte {

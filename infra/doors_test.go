@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/telemetry"
 )
 
 // Everybody may call a URL that is open; no other permission is given, and each of those that are goes away when agents come through AWS alone.
@@ -167,32 +168,33 @@ func TestRulesRefuseWithASentence(t *testing.T) {
 }
 
 // The functions' own figures: name, and who counts it.
-var figures = map[string]string{"Decisions": "DecideFunction", "Denials": "DecideFunction", "HeldCommands": "DecideFunction", "ApprovalsPending": "NotifyFunction",
-	"OldestApprovalSeconds": "NotifyFunction", "CheckpointAgeSeconds": "SealFunction", "SpoolBytes": "ChangesFunction", "SpoolOldestSeconds": "ChangesFunction"}
+var figures = map[telemetry.Figure]string{telemetry.Decisions: "DecideFunction", telemetry.Denials: "DecideFunction", telemetry.HeldCommands: "DecideFunction",
+	telemetry.ApprovalsPending: "NotifyFunction", telemetry.OldestApprovalSeconds: "NotifyFunction", telemetry.DeliveriesFailed: "NotifyFunction",
+	telemetry.CheckpointAgeSeconds: "SealFunction", telemetry.SpoolBytes: "ChangesFunction", telemetry.SpoolOldestSeconds: "ChangesFunction"}
 
 func TestAlarmsOnTheFunctionsOwnFigures(t *testing.T) {
 	x := open(t)
-	watched := map[string]bool{}
+	watched := map[telemetry.Figure]bool{}
 	for name, r := range x.of("AWS::CloudWatch::Alarm") {
 		p := r["Properties"]
 		if at(p, "Namespace") != "Sallyport" {
 			continue
 		}
-		metric := show(at(p, "MetricName"))
+		metric := telemetry.Figure(show(at(p, "MetricName")))
 		watched[metric] = true
 		d := list(at(p, "Dimensions"))
 		if len(d) != 1 || at(d[0], "Name") != "Function" || show(at(d[0], "Value")) != figures[metric] {
 			t.Errorf("%s: %s by %v, want %s", name, metric, d, figures[metric])
 		}
 	}
-	for _, m := range []string{"Denials", "OldestApprovalSeconds", "CheckpointAgeSeconds", "SpoolOldestSeconds"} {
+	for _, m := range []telemetry.Figure{telemetry.Denials, telemetry.OldestApprovalSeconds, telemetry.DeliveriesFailed, telemetry.CheckpointAgeSeconds, telemetry.SpoolOldestSeconds} {
 		if !watched[m] {
 			t.Errorf("no alarm on %s", m)
 		}
 	}
 	board := fmt.Sprint(at(x.node, "Resources", "Dashboard", "Properties", "DashboardBody"))
 	for m := range figures {
-		if !strings.Contains(board, `"`+m+`"`) {
+		if !strings.Contains(board, `"`+string(m)+`"`) {
 			t.Errorf("the dashboard does not show %s", m)
 		}
 	}

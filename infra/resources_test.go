@@ -328,6 +328,7 @@ var samples = map[string]struct{ good, bad []string }{
 		[]string{"x", "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-90ab-cdef-1234-567890abcdef"}},
 	"WebAclArn": {[]string{"", "arn:aws:wafv2:us-east-1:123456789012:global/webacl/front/12345678-90ab-cdef-1234-567890abcdef"},
 		[]string{"x", "arn:aws:wafv2:eu-west-1:123456789012:regional/webacl/front/12345678-90ab-cdef-1234-567890abcdef"}},
+	"OtlpEndpoint":   {[]string{"", "https://otel.example.com:4318", "http://127.0.0.1:4318"}, []string{"otel.example.com", "http://otel.example.com", "http://127.0.0.1.example.com"}},
 	"MailFrom":       {[]string{"", "sallyport@example.com", "a.b+c@mail.example.org"}, []string{"x", "a@b", "A <a@example.com>", "a@example.com,b@example.com", "a@example.com\nBcc: b@example.com"}},
 	"MailTo":         {[]string{"", "a@example.com", "a@example.com,b@example.org"}, []string{"a@example.com, b@example.org", "a@example.com,", "a", strings.Repeat("a@example.com,", 20) + "a@example.com"}},
 	"SmtpServer":     {[]string{"", "mail.example.com:587"}, []string{"mail.example.com", "smtp://mail.example.com:587", "mail:x"}},

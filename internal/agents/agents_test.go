@@ -2,6 +2,7 @@ package agents_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -124,10 +125,20 @@ func TestRevokedAreListed(t *testing.T) {
 		t.Errorf("without an answer: %v %v", all, err)
 	}
 	w.Faults.Set(nil)
-	for i := range 510 {
-		add(access.AgentName(fmt.Sprintf("a%d", i)))
+	k := store.Key{PK: "agents", SK: "#revoked"}
+	it, err := w.DB.Get(t.Context(), store.Registry, k, true)
+	brokertest.Must(t, err)
+	var full []api.RevokedAgent
+	for i := range 500 {
+		full = append(full, api.RevokedAgent{Agent: access.AgentName(fmt.Sprintf("a%d", i)), Before: w.Now().Add(-time.Minute)})
 	}
-	if all, err := r.Agents(t.Context()); err != nil || len(all) != 500 || all[499].Agent != "a509" {
+	body, err := json.Marshal(full)
+	brokertest.Must(t, err)
+	brokertest.Must(t, w.DB.Put(t.Context(), store.Write{Table: store.Registry, Item: store.Item{Key: k, Body: body}, Cond: store.Cond{Version: it.Version}}))
+	for i := range 3 {
+		add(access.AgentName(fmt.Sprintf("b%d", i)))
+	}
+	if all, err := r.Agents(t.Context()); err != nil || len(all) != 500 || all[499].Agent != "b2" || all[0].Agent == "a0" {
 		t.Errorf("%d %v", len(all), err)
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TraceID and SpanID are W3C Trace Context's.
-type (
-	TraceID [16]byte
-	SpanID  [8]byte
-)
+// TraceID is W3C Trace Context's trace-id.
+type TraceID [16]byte
+
+// SpanID is W3C Trace Context's parent-id.
+type SpanID [8]byte
 
 func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
 func (s SpanID) String() string  { return hex.EncodeToString(s[:]) }

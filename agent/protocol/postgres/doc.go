@@ -1,18 +1,23 @@
-// Package postgres is the room for PostgreSQL: it speaks the wire protocol 3.0 on both legs, turns each message that runs something
+// Package postgres is the room for PostgreSQL: it speaks the wire protocol 3.0 and 3.2, turns each message that runs something
 // into an access.Command, asks the gate, forwards what was allowed and masks what comes back.
 // It refuses every message and every statement that it does not understand, names that would change what bytes mean (role, search
-// path, encoding), COPY, function calls by OID, replication and everything that would carry a protected value past the masks.
+// path, encoding), COPY that would carry masked columns, function calls by OID unless the target's settings let them through, replication and everything that would carry a protected value past the masks.
 //
-// Specification: PostgreSQL manual, "Frontend/Backend Protocol" (chapter 55), version 3.0; 3.2 is negotiated down.
+// Specification: PostgreSQL manual, "Frontend/Backend Protocol" (chapter 55), versions 3.0 and 3.2; what is newer is negotiated down.
+// The versions of the two legs are independent.
 //
-// Client leg: SSLRequest and GSSENCRequest are answered N, because the stream already runs inside TLS 1.3 between endpoint and agent.
-// The client proves itself by SCRAM-SHA-256 where the session has a verifier. The names of user and database in the startup packet are
+// Client leg: the stream already runs inside TLS 1.3 between endpoint and agent; a client that asks for TLS of its own, by SSLRequest or at once
+// (ALPN postgresql), has it up to the room, under a certificate of this process alone. GSSENCRequest is answered N. The client proves itself by
+// SCRAM-SHA-256, with channel binding where it has TLS (SCRAM-SHA-256-PLUS), where the session has a verifier: then the room has proven itself too. The names of user and database in the startup packet are
 // for display; what the room logs in with is the agent's configuration.
 //
 // Decisions: a simple Query message is one command, however many statements it holds. Parse is a command that only prepares. Bind is
 // the command that runs, with its parameters, and covers one Execute before the next Sync; every further Execute is a new command.
 // A denial outside a transaction is answered by the room alone; inside a transaction or a pipeline a constant that must fail goes to the target
 // in place of the denied text, and its error is rewritten, so that both sides agree on the state of the transaction.
+//
+// COPY: the statement is decided, its data passes as it comes, in pieces, and leaves no copy in the evidence. COPY … TO STDOUT is refused where a
+// class that it reads has to be masked. What other sessions NOTIFY passes where LISTEN was permitted; its text only where nothing is masked.
 //
 // Known limits: names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
 // anybody else's, but not inside a transaction; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync

@@ -31,9 +31,11 @@ type front struct {
 	portals    map[string]*portal
 	held       int // bytes of texts and parameters in both
 
-	fresh   time.Duration // see Config
-	checked time.Time     // when the snapshot was last known to be current
-	mark    string        // of the catalogue that the snapshot is of
+	fresh     time.Duration // see Config
+	checked   time.Time     // when the snapshot was last known to be current
+	mark      string        // of the catalogue that the snapshot is of
+	shared    *snapshots
+	temporary bool // the session has a schema for temporary tables of its own
 
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
@@ -78,12 +80,17 @@ func (f *front) state(ctx context.Context) (database, role, searchPath string, e
 // reload takes a new snapshot of the catalogue.
 func (f *front) reload(ctx context.Context) error {
 	// The mark is taken first: what changes while the snapshot is taken shows at the next question.
-	mark, err := f.ask(ctx, sqlMark)
+	mark, err := f.ask(ctx, sqlMark+" UNION ALL SELECT 'm', pg_catalog.pg_my_temp_schema()::bigint, 0")
 	if err != nil {
 		return fmt.Errorf("load catalogue: %w", err)
 	}
+	f.temporary = true
+	if n := len(mark); n > 0 && len(mark[n-1]) == 3 && mark[n-1][0] == "m" {
+		f.temporary = mark[n-1][1] != "0"
+		mark = mark[:n-1]
+	}
 	f.mark, f.checked = fmt.Sprint(mark), time.Now()
-	cat, err := loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
+	cat, err := f.snapshot(ctx, f.mark)
 	if err != nil {
 		return fmt.Errorf("load catalogue: %w", err)
 	}

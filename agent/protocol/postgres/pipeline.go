@@ -13,7 +13,7 @@ const (
 	maxStatements = 10000
 	maxPortals    = 1000
 	maxKept       = 16 << 20 // bytes of their texts and parameters
-	maxSegment    = 200000   // messages before one Sync: what they do to names is kept until then
+	maxSegment    = 2000000  // messages before one Sync: what they do to named statements and portals is kept until then
 	maxPending    = 1 << 20  // bytes of a segment that wait for one question
 )
 

@@ -50,6 +50,7 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	}
 	r := newRunning(permit, cmd.Classes)
 	r.alone, r.copies = p.statements <= 1, p.copyIn || p.copyOut
+	r.plan = f.showsPlan(cmd)
 	if p.copyIn {
 		f.copying = copySent
 	}

@@ -56,6 +56,7 @@ type running struct {
 	over    bool // the row limit was passed
 	alone   bool // the only statement of its message
 	copies  bool // a COPY is expected
+	plan    bool // rows are a plan, whose widths must not show
 	ended   bool
 }
 

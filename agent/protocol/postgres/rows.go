@@ -96,7 +96,10 @@ func (b *back) one(ctx context.Context, r *running, m *masking, size int) error 
 		r.rows = r.limit
 		return b.skip(size)
 	}
-	if size > maxHeld+header || len(m.columns) == 0 && size > tapSize/2 && size > b.tap.w-b.tap.r {
+	if r.plan && size > maxHeld+header {
+		return fmt.Errorf("%w: a plan of %d bytes", errOutOfStep, size)
+	}
+	if size > maxHeld+header || !r.plan && len(m.columns) == 0 && size > tapSize/2 && size > b.tap.w-b.tap.r {
 		return b.stream(r, m, size)
 	}
 	if b.tap.w-b.tap.r < size {
@@ -107,6 +110,13 @@ func (b *back) one(ctx context.Context, r *running, m *masking, size int) error 
 	}
 	msg := b.tap.buf[b.tap.r : b.tap.r+size]
 	b.tap.r += size
+	if r.plan {
+		var err error
+		if b.tmp, err = withoutWidths(b.tmp[:0], msg); err != nil {
+			return err
+		}
+		msg, size = b.tmp, len(b.tmp)
+	}
 	if len(m.columns) == 0 {
 		r.bytes += int64(size)
 		return b.out.putLocked(msg)

@@ -60,6 +60,7 @@ func (f *front) decide(ctx context.Context) error {
 				return f.poisoned(refusal(d))
 			}
 			r = newRunning(permit, c.Classes)
+			r.plan = f.showsPlan(c)
 			r.alone, r.copies = true, it.plan.copyIn || it.plan.copyOut
 		}
 		if err := f.forward(it, r); err != nil {
@@ -118,7 +119,15 @@ func (f *front) forward(it *item, r *running) error {
 	return nil
 }
 
+// effect keeps what a message does to a name, until the segment ends. Of the nameless ones only the latest counts, as long as nothing of an
+// earlier one is left to be done: a driver's pipeline of a hundred thousand statements stays small.
 func (f *front) effect(e *expect, portal bool, name string) {
+	for i := len(f.seg.effects) - 1; name == "" && i >= max(0, len(f.seg.effects)-4); i-- {
+		if x := f.seg.effects[i]; x.name == "" && x.portal == portal && (x.e.portal == nil || x.e.portal.run == nil && !x.e.portal.fresh) {
+			f.seg.effects = append(f.seg.effects[:i], f.seg.effects[i+1:]...)
+			break
+		}
+	}
 	f.seg.effects = append(f.seg.effects, effect{e: e, portal: portal, name: name})
 }
 

@@ -39,6 +39,7 @@ type Room struct {
 	fresh       time.Duration
 	targets     map[access.TargetName]Settings
 	certificate func() (*certificate, error)
+	shared      *snapshots
 	mu          sync.Mutex
 	live        map[uint32][]*link // by the process id that the client was told
 }
@@ -48,7 +49,7 @@ func New(c Config) *Room {
 	if c.Fresh == 0 {
 		c.Fresh = 5 * time.Second
 	}
-	return &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), live: make(map[uint32][]*link)}
+	return &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), live: make(map[uint32][]*link)}
 }
 
 var (
@@ -167,7 +168,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 		cancel(err)
 	})
 	f := newFront(l)
-	f.fresh = r.fresh
+	f.fresh, f.shared = r.fresh, r.shared
 	if err := f.open(ctx, start); err != nil {
 		return err
 	}

@@ -232,3 +232,90 @@ func TestSettingsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// Sessions on the same database share a snapshot of its catalogue, until somebody changes a definition; those with temporary tables do not.
+func TestSharedSnapshots(t *testing.T) {
+	h := openHouse(t, newScript(nil), nil)
+	catalogue := func(c *pgx.Conn) *catalogue {
+		t.Helper()
+		if err := c.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.room.mu.Lock()
+		defer h.room.mu.Unlock()
+		return h.room.live[c.PgConn().PID()][0].cat
+	}
+	first, second := catalogue(h.connect("")), catalogue(h.connect(""))
+	if first != second {
+		t.Error("two sessions, two snapshots")
+	}
+	h.srv.Exec(t, "create table if not exists shared_once (a int); drop table shared_once; create or replace view shared_view as select 1 as a")
+	if catalogue(h.connect("")) == first {
+		t.Error("a snapshot outlives what it is of")
+	}
+}
+
+// A plan does not tell how long values are, in any format or protocol.
+func TestExplainTellsNoWidth(t *testing.T) {
+	h := openHouse(t, newScript(nil), nil)
+	for _, mode := range modes() {
+		c := h.connect(mode)
+		for _, sql := range []string{"explain select * from customers", "explain (format json) select * from customers", "explain (format xml) select * from customers",
+			"explain (format yaml) select * from customers", "explain (analyze) select id from customers"} {
+			rows, err := c.Query(t.Context(), sql)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for rows.Next() {
+				line := string(rows.RawValues()[0])
+				for _, found := range widths.FindAllString(line, -1) {
+					if n++; !strings.HasSuffix(found, "0") || strings.HasSuffix(found, "00") || found[len(found)-2] >= '0' && found[len(found)-2] <= '9' {
+						t.Errorf("%s: %s", sql, found)
+					}
+				}
+			}
+			if rows.Close(); rows.Err() != nil || n == 0 {
+				t.Errorf("%s %s: %v, %d widths", mode, sql, rows.Err(), n)
+			}
+		}
+	}
+}
+
+func FuzzPlan(f *testing.F) {
+	f.Add([]byte("\x00\x01\x00\x00\x00\x09width=123"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		msg, at := frame(nil, 'D')
+		msg = seal(append(msg, body...), at)
+		out, err := withoutWidths(nil, msg)
+		if err == nil && int(binary.BigEndian.Uint32(out[1:])) != len(out)-1 {
+			t.Fatalf("%q", out)
+		}
+	})
+}
+
+func FuzzOptions(f *testing.F) {
+	f.Add("-c a=b --c-d=e\\\\ f")
+	f.Fuzz(func(t *testing.T, s string) {
+		st := &startup{settings: map[string]string{}}
+		if st.setOptions(s) == nil && (st.user != "" || st.database != "" || len(st.options) > 0) {
+			t.Fatalf("options are no startup packet: %q", s)
+		}
+	})
+}
+
+func FuzzFunctionCall(f *testing.F) {
+	f.Add([]byte("\x00\x00\x05\x75\x00\x00\x00\x01\x00\x00\x00\x02-7\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := cursor{b: b}
+		if _, params, ok := functionArguments(&c); ok {
+			n := 12
+			for _, p := range params {
+				n += len(p.Value)
+			}
+			if n > len(b)+4 {
+				t.Fatalf("%d bytes of arguments out of %d", n, len(b))
+			}
+		}
+	})
+}

@@ -253,6 +253,12 @@ func (c *channel) deny(d *access.Denied) {
 	c.exit(exitDenied)
 }
 
+// leave is the end of something that we end. What it still says may be on its way to the client, so that the channel closes without an end of it.
+func (c *channel) leave(d *access.Denied) {
+	c.say(refusal(d))
+	c.status(exitDenied)
+}
+
 // say writes to the client's standard error, or to its terminal, which is raw. A client that is gone hears nothing.
 func (c *channel) say(text string) {
 	if c.pty == nil {
@@ -263,8 +269,12 @@ func (c *channel) say(text string) {
 }
 
 func (c *channel) exit(status uint32) {
-	_, _ = c.client.SendRequest("exit-status", false, ssh.Marshal(&struct{ Status uint32 }{status})) // as in say
+	c.status(status)
 	_ = c.client.CloseWrite()
+}
+
+func (c *channel) status(status uint32) {
+	_, _ = c.client.SendRequest("exit-status", false, ssh.Marshal(&struct{ Status uint32 }{status})) // as in say
 }
 
 // farewell is what a client hears whose command was ended by us.

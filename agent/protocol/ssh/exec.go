@@ -179,8 +179,8 @@ func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, 
 	copied := make(chan struct{})
 	c.l.tail.Go(func() { // a host whose program goes on keeps its channel: a client that is to be told is not kept waiting
 		var wg sync.WaitGroup
-		wg.Go(func() { r.drain(j.out, target) })
-		wg.Go(func() { r.drain(j.errOut, target.Stderr()) })
+		wg.Go(func() { r.drain(ctx, j.out, target) })
+		wg.Go(func() { r.drain(ctx, j.errOut, target.Stderr()) })
 		wg.Wait()
 		close(copied)
 	})
@@ -225,7 +225,7 @@ func (c *channel) finish(ctx context.Context, r *run, e ending) {
 	switch {
 	case errors.Is(context.Cause(ctx), errGone):
 	case ctx.Err() != nil:
-		c.deny(farewell(ctx))
+		c.leave(farewell(ctx))
 	case e.signal != nil:
 		_, _ = c.client.SendRequest("exit-signal", false, e.signal) // the client may be gone
 		_ = c.client.CloseWrite()
@@ -297,11 +297,24 @@ func copyPooled(dst io.Writer, src io.Reader) (int64, error) {
 }
 
 // drain copies what the host says; once the client takes no more, the rest is read and dropped, so that the host's own end is still seen.
-func (r *run) drain(dst io.WriteCloser, src io.Reader) {
-	if _, err := copyPooled(&counted{dst, &r.bytes}, src); err != nil {
+func (r *run) drain(ctx context.Context, dst io.WriteCloser, src io.Reader) {
+	if _, err := copyPooled(while{ctx.Err, &counted{dst, &r.bytes}}, src); err != nil {
 		_, _ = copyPooled(io.Discard, src)
 	}
 	_ = dst.Close() // what a mask still holds back; the client may be gone
+}
+
+// while writes until its context ends: then the client has been told, and hears no more.
+type while struct {
+	ended func() error
+	io.Writer
+}
+
+func (w while) Write(b []byte) (int, error) {
+	if err := w.ended(); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(b)
 }
 
 // counted counts what was written.

@@ -68,7 +68,7 @@ func (c *channel) lines(parent context.Context, permit *gate.Permit) {
 		r.result.Status = access.StatusCancelled
 	case ctx.Err() != nil:
 		r.result.Status = access.StatusLost
-		c.deny(farewell(ctx))
+		c.leave(farewell(ctx))
 	default:
 		c.exit(l.status)
 	}

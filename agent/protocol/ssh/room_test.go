@@ -80,9 +80,16 @@ func (b *broker) Check(_ context.Context, r api.CheckRequest) (resp api.CheckRes
 	defer b.mu.Unlock()
 	for _, ask := range r.Asks {
 		ans := api.Answer{Session: ask.Session}
+		stopped := false
 		for _, c := range ask.Commands {
+			if stopped { // as the broker does: behind one that does not run, nothing is stored
+				ans.Decisions = append(ans.Decisions, access.Decision{Command: c.ID, Seq: c.Seq, Digest: access.Digest(digestKey, "web", c), Rule: api.RuleBatchStopped})
+				continue
+			}
 			b.commands = append(b.commands, c)
-			ans.Decisions = append(ans.Decisions, b.decide(c))
+			d := b.decide(c)
+			stopped = d.Outcome != access.Allow
+			ans.Decisions = append(ans.Decisions, d)
 		}
 		resp.Answers = append(resp.Answers, ans)
 	}

@@ -214,7 +214,7 @@ func realName(p []byte) (string, bool) {
 func (f *files) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		if !errors.Is(context.Cause(ctx), errGone) {
-			f.c.deny(farewell(ctx))
+			f.c.leave(farewell(ctx))
 		}
 		_ = f.c.client.Close() // it hears no more
 		_ = f.host.Close()

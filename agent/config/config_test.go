@@ -84,7 +84,7 @@ func TestParse(t *testing.T) {
 		},
 		Floor: gate.Floor{
 			Deny: []gate.FloorRule{{ID: "no-ddl", Effects: []access.Effect{access.Define, access.Grant}, Resource: "*", Hint: "no"}},
-			Mask: []access.Class{{Name: "card", Columns: []string{"*.card_number"}, Mask: "card"}},
+			Mask: []access.Class{{Name: "card", Columns: []string{"*.card_number"}, Detector: "card", Mask: "card"}},
 		},
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -215,7 +215,7 @@ func (w caseWho) request(r *Request, wrong wrongs) {
 }
 
 func (c *caseCommand) command(wrong wrongs) access.Command {
-	out := access.Command{Verb: c.Verb, Complete: c.Incomplete == "", Why: c.Incomplete, Prepare: c.Prepare, State: access.State(c.State),
+	out := access.Command{Verb: c.Verb, Complete: c.Incomplete == "", Why: c.Incomplete, Prepare: c.Prepare, State: access.State{Database: c.State.Database, Role: c.State.Role, SearchPath: c.State.SearchPath},
 		Facts: access.Facts{HasWhere: c.Facts.HasWhere, Functions: c.Facts.Functions, RowLimit: c.Facts.RowLimit,
 			InTxn: c.Facts.InTxn, Statement: max(c.Facts.Statements, 1), Deletes: c.Facts.Deletes, Locks: c.Facts.Locks}}
 	if c.Refused != nil {

@@ -189,7 +189,7 @@ func refusalOf(err error) Refusal {
 		d.Code, d.Retryable = access.CodeBusy, true
 		return Refusal{Message: e.Message, Denied: d}
 	}
-	closed.Hint = e.Message
+	closed.Hint, closed.Rule = e.Message, cmp.Or(e.Narrow(), closed.Rule)
 	if e.Hint != "" {
 		closed.Hint += "; " + e.Hint
 	}

@@ -245,10 +245,10 @@ func functionArguments(c *cursor) (oid uint32, params []access.Param, ok bool) {
 	return oid, params, c.end() == nil
 }
 
-// large is a message of the target, other than a row and COPY's data, that is too long to be kept.
+// long deals with a message of the target, other than a row and COPY's data, that is too long to be kept.
 func (b *back) long(tag byte, size int) error {
-	switch {
-	case tag == 'E' || tag == 'N':
+	switch tag {
+	case 'E', 'N':
 		// What matters stands at the beginning; the rest is a value that somebody put into a message.
 		msg, err := b.tap.message(keptOfLong)
 		if err != nil {
@@ -259,9 +259,9 @@ func (b *back) long(tag byte, size int) error {
 			return err
 		}
 		return b.message(tag, shortened(kept))
-	case tag == 'A':
+	case 'A':
 		return b.drop(size)
-	case tag == 'V':
+	case 'V':
 		e := b.q.head()
 		if e == nil || e.kind != kindFunction || b.l.guarded() {
 			return fmt.Errorf("%w: tag %q", errOutOfStep, tag)

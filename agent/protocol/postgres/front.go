@@ -245,8 +245,9 @@ func (f *front) idle(ctx context.Context) error {
 	if free == 0 && block == 0 {
 		return nil
 	}
-	since, wait := time.Now(), time.Duration(0)
+	since := time.Now()
 	for {
+		var wait time.Duration
 		_, empty, status, err := f.q.state()
 		if err != nil {
 			return err

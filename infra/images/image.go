@@ -41,7 +41,7 @@ type Image struct {
 
 // build writes the layout and returns the digest of its index. It depends on nothing but the binaries, the name and the version.
 func build(in Image, into string) (string, error) {
-	var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, b := range in.Binaries {
 		arch, file, ok := strings.Cut(b, "=")
 		if _, known := machines[arch]; !ok || !known {

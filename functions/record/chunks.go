@@ -32,6 +32,9 @@ func (h *handler) serveChunks(w http.ResponseWriter, r *http.Request) {
 	now := h.Now().UTC()
 	var req api.ChunksRequest
 	agent, err := token.ReadAgent(r, h.CA, now, &req)
+	if err == nil {
+		err = h.agents.Check(r.Context(), agent)
+	}
 	if err != nil {
 		api.Fail(w, h.Log, err)
 		return

@@ -306,3 +306,15 @@ func TestRevokedAgent(t *testing.T) {
 		t.Errorf("without the agent's record: %v", err)
 	}
 }
+
+// Chunks of recordings are calls of an agent like outcomes.
+func TestRevokedAgentsChunks(t *testing.T) {
+	w := newWorld(t)
+	_, err := agents.Revoke(t.Context(), w.DB, agents.Revocation{Agent: w.agent.Name, By: "adam", Now: w.Now()}, func(time.Time) (store.Write, error) {
+		return store.Write{Table: store.Audit, Item: store.Item{Key: store.Key{PK: "p", SK: "revoked"}, Body: []byte("[]")}}, nil
+	})
+	brokertest.Must(t, err)
+	if err := w.agent.Call(w.handler, api.PathChunks, api.ChunksRequest{Agent: w.agent.Name}, &api.ChunksResponse{}); !errors.Is(err, api.ErrRevoked) {
+		t.Errorf("a revoked agent's chunks: %v", err)
+	}
+}

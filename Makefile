@@ -168,6 +168,10 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //' | sort -u); do \
 	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p | tail -1; done; done
 
+.PHONY: oracle
+oracle: deps-test ## what facts say of PostgreSQL's own regression suite against what the server does; about twenty minutes
+	ORACLE=all go test -count=1 -timeout 60m -run 'TestOracle' -v ./agent/protocol/postgres
+
 .PHONY: bench
 bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
 	@mkdir -p bin/bench

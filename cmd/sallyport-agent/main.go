@@ -26,7 +26,17 @@ import (
 
 var version = "unknown" // set by the linker
 
+// parserWord makes this binary a process that parses SQL for an agent, and nothing else.
+const parserWord = "parse-sql"
+
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == parserWord {
+		if err := postgres.ParserMain(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "sallyport-agent:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command(os.Getenv, os.Stdout, os.Stderr).ExecuteContext(ctx)
 	stop()
@@ -44,9 +54,9 @@ func exit(err error) int {
 }
 
 // rooms are the protocols that this binary speaks. What a room keeps is below stateDir.
-func rooms(c *config.Config) map[string]protocol.Protocol {
+func rooms(c *config.Config, self string) map[string]protocol.Protocol {
 	return map[string]protocol.Protocol{
-		"postgres": postgres.New(postgres.Config{Targets: c.Postgres()}),
+		"postgres": postgres.New(postgres.Config{Targets: c.Postgres(), Parser: []string{self, parserWord}}),
 		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(c.StateDir, "ssh"), Targets: c.SSH()}),
 	}
 }
@@ -68,9 +78,13 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 		}})
 	}
 	sub("run", "serve until SIGTERM or SIGINT", func(ctx context.Context, c config.Config) error {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("own path: %w", err)
+		}
 		log := slog.New(slog.NewJSONHandler(stderr, nil))
 		defer func() { _ = removeReady(c.ReadyFile) }() // a stale one is replaced at the next start
-		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(&c), Getenv: getenv, Log: log,
+		return agent.Run(ctx, agent.Config{Config: c, Rooms: rooms(&c, self), Getenv: getenv, Log: log,
 			Ready: func(r agent.Ready) error { return tellReady(stdout, c.ReadyFile, r) }})
 	})
 	sub("enroll", "trade the join token for a certificate, and nothing else", func(ctx context.Context, c config.Config) error {
@@ -96,7 +110,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 
 // check also fetches every credential: it tells that this works, never what it gives.
 func check(ctx context.Context, c config.Config, getenv func(string) string, stdout io.Writer) error {
-	known := rooms(&c)
+	known := rooms(&c, "")
 	var errs []error
 	for name, t := range c.Targets {
 		_, err := t.Password.Fetch(ctx, getenv)

@@ -26,7 +26,7 @@ type Decision struct {
 // Kinds of obligation. One that the agent does not know denies.
 const (
 	ObligeMask   = "mask"   // mask the classes named
-	ObligeRows   = "rows"   // deliver at most Limit rows, then end the command with an error
+	ObligeRows   = "rows"   // deliver at most Limit rows, then end the command with an error; change at most as many, or none
 	ObligeRecord = "record" // record the command in full (every agent does)
 )
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -117,6 +118,7 @@ type analysis struct {
 
 	entered  map[*routine]struct{} // functions that were looked into
 	depth    int                   // of functions and prepared statements around what is looked at
+	changing int                   // statements in it that change rows, at any depth
 	made     *pg.RangeVar          // the table or sequence that the statement makes
 	uncached bool
 	renames  bool   // prepared statements or cursors come or go
@@ -173,6 +175,10 @@ func (a *analysis) finish(f *facts, statements int) {
 		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})
 	}
 	a.plan.statements, a.plan.renames = statements, a.renames
+	switch a.verbs = append(a.verbs, ""); strings.TrimPrefix(a.verbs[0], "EXECUTE ") {
+	case "INSERT", "UPDATE", "DELETE", "MERGE":
+		a.plan.counted = a.changing == 1
+	}
 	f.plan = a.plan
 }
 

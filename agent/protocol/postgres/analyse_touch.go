@@ -108,6 +108,7 @@ func (a *analysis) guard(e access.Effect, r *relation) {
 	}
 	a.ownCalls(r.writeCalls)
 	if r.rules { // whatever they do with what they name
+		a.changing++ // the completion's tag tells nothing then
 		a.ownCalls(r.ruleCalls)
 		for _, o := range r.ruleTouches {
 			a.reach(access.Read, o, true, true)

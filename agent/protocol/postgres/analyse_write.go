@@ -39,6 +39,7 @@ func (a *analysis) targetColumns(e *entry, list []*pg.Node, p place) []string {
 }
 
 func (a *analysis) insert(n *pg.InsertStmt, p place) (cols []outCol, open bool) {
+	a.changing++
 	a.see(n)
 	how := p.how
 	p.env = a.with(n.GetWithClause(), p)
@@ -91,6 +92,7 @@ func (a *analysis) onConflict(c *pg.OnConflictClause, t *entry, p place) {
 }
 
 func (a *analysis) update(n *pg.UpdateStmt, p place) (cols []outCol, open bool) {
+	a.changing++
 	a.see(n)
 	p.env = a.with(n.GetWithClause(), p)
 	t := a.target(n.GetRelation())
@@ -108,6 +110,7 @@ func (a *analysis) update(n *pg.UpdateStmt, p place) (cols []outCol, open bool) 
 }
 
 func (a *analysis) remove(n *pg.DeleteStmt, p place) (cols []outCol, open bool) {
+	a.changing++
 	a.see(n)
 	p.env = a.with(n.GetWithClause(), p)
 	t := a.target(n.GetRelation())
@@ -155,6 +158,7 @@ func (a *analysis) returning(list []*pg.Node, t *entry, p place) (cols []outCol,
 }
 
 func (a *analysis) merge(n *pg.MergeStmt, p place) (cols []outCol, open bool) {
+	a.changing++
 	a.see(n)
 	p.env = a.with(n.GetWithClause(), p)
 	t := a.target(n.GetRelation())

@@ -106,6 +106,9 @@ func (b *back) answer(e *expect, tag byte, msg []byte) error {
 		return b.pass(e, msg)
 	case e.kind == kindDescribePortal && tag == 'n':
 		e.portal.fields, e.portal.described = nil, true
+		if e.simple {
+			return b.q.pop(b.out)
+		}
 		return b.pass(e, msg)
 	case e.kind == kindExecute && (tag == 'G' || tag == 'H'):
 		return b.copyStarts(e, tag, msg)
@@ -162,6 +165,11 @@ func (b *back) complete(e *expect, tag byte, msg []byte) error {
 		e.run.tag = tagOf(msg)
 	case 's':
 		e.run.tag = "SUSPENDED"
+	}
+	if n := affected(e.run.tag); e.run.counts && n > e.run.limit {
+		e.run.excess = n
+		e.run.end(access.StatusError, stateDenied)
+		return b.q.pop(b.out)
 	}
 	if e.run.over {
 		if err := b.overLimit(e); err != nil {

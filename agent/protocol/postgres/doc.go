@@ -1,7 +1,8 @@
 // Package postgres is the room for PostgreSQL: it speaks the wire protocol 3.0 and 3.2, turns each message that runs something
 // into an access.Command, asks the gate, forwards what was allowed and masks what comes back.
-// It refuses every message and every statement that it does not understand, names that would change what bytes mean (role, search
-// path, encoding), COPY that would carry masked columns, function calls by OID unless the target's settings let them through, replication and everything that would carry a protected value past the masks.
+// It refuses every message and every statement that it does not understand, settings that would change what bytes mean (encoding, string
+// syntax, session authorization), COPY that would carry masked columns, function calls by OID unless the target's settings let them through,
+// replication and everything that would carry a protected value past the masks.
 //
 // Specification: PostgreSQL manual, "Frontend/Backend Protocol" (chapter 55), versions 3.0 and 3.2; what is newer is negotiated down.
 // The versions of the two legs are independent.
@@ -19,7 +20,12 @@
 // COPY: the statement is decided, its data passes as it comes, in pieces, and leaves no copy in the evidence. COPY … TO STDOUT is refused where a
 // class that it reads has to be masked. What other sessions NOTIFY passes where LISTEN was permitted; its text only where nothing is masked.
 //
+// Names: role and search path may be set, and are read back before the next command is looked at; temporary tables come first, as at the
+// server; the text behind EXECUTE and FETCH is asked of the server. Bodies in SQL are looked into, other languages are opaque. The grammar,
+// which is C, runs in processes of its own (Config.Parser).
+//
 // Known limits: names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
-// anybody else's, but not inside a transaction; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync
+// anybody else's (at once, where a decision took longer than that), but not inside a transaction: what somebody else changes in those
+// seconds is seen by the masks, which go by the origin of each field, and not by the decision; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync
 // ends it too. While a command is held the room reads at most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
 package postgres

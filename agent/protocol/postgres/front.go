@@ -35,7 +35,8 @@ type front struct {
 	checked   time.Time     // when the snapshot was last known to be current
 	mark      string        // of the catalogue that the snapshot is of
 	shared    *snapshots
-	temporary bool // the session has a schema for temporary tables of its own
+	parser    grammar // of the room
+	temporary bool    // the session has a schema for temporary tables of its own
 
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again

@@ -20,6 +20,8 @@ import (
 const (
 	maxTree   = 64 << 20
 	parseWait = 5 * time.Second
+	// parserProcesses is how many there are: a text takes some 50 µs, and what is repeated is not parsed again.
+	parserProcesses = 2
 )
 
 // errParserEnded says that the process that parses ended over a text.

@@ -36,6 +36,13 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	if denied != nil {
 		return f.deny(refusal(denied))
 	}
+	if denied, err := f.current(ctx, []access.Command{cmd}); err != nil || denied != nil {
+		unused(permits)
+		if err != nil {
+			return err
+		}
+		return f.deny(refusal(denied))
+	}
 	f.barrier()
 	permit, denied, err := f.use(ctx, permits[0], cmd)
 	if err != nil {
@@ -48,7 +55,12 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
 		return f.deny(refusal(denied))
 	}
+	if denied := uncountable(cmd, p, permit); denied != nil {
+		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
+		return f.deny(refusal(denied))
+	}
 	r := newRunning(permit, cmd.Classes)
+	r.counts = r.limit > 0 && changes(cmd)
 	r.alone, r.copies = p.statements <= 1, p.copyIn || p.copyOut
 	r.plan = f.showsPlan(cmd)
 	if p.copyIn {
@@ -57,6 +69,9 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	f.forget("")
 	f.drop("")
 	f.after(p)
+	if r.counts {
+		return f.counted(ctx, text, r, p)
+	}
 	if err := f.q.push(&expect{kind: kindQuery, run: r}); err != nil {
 		r.end(access.StatusLost, "")
 		return err

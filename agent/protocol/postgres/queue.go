@@ -19,6 +19,7 @@ type expect struct {
 	run    *running   // the command whose outcome this decides; nil for what runs nothing
 	portal *portal    // Bind, Describe of a portal, Execute
 	made   *statement // Parse
+	simple bool       // for a Query: NoData is not passed on
 	hidden bool       // asked by the room itself: the client does not see the answer
 	reply  *reply     // poison: what the client sees in place of the target's error
 	local  []byte     // kindLocal: written to the client when its turn comes
@@ -53,10 +54,12 @@ type running struct {
 	bytes   int64
 	masked  map[string]int64
 	tag     string
-	over    bool // the row limit was passed
-	alone   bool // the only statement of its message
-	copies  bool // a COPY is expected
-	plan    bool // rows are a plan, whose widths must not show
+	over    bool  // the row limit was passed
+	alone   bool  // the only statement of its message
+	copies  bool  // a COPY is expected
+	counts  bool  // it changes rows, and may change limit of them
+	excess  int64 // it changed so many, which is too many; read once nothing is owed
+	plan    bool  // rows are a plan, whose widths must not show
 	ended   bool
 }
 

@@ -66,6 +66,8 @@ type plan struct {
 	opaque bool
 	// renames says that prepared statements or cursors come or go: what the target has under a name is not known before its Sync.
 	renames bool
+	// counted says that the completion's tag counts every row that the statement itself changes.
+	counted bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
 	// listens: what other sessions send (NOTIFY) may come from now on. Without it the room drops all of it.

@@ -25,6 +25,13 @@ func (f *front) decide(ctx context.Context) error {
 			return err
 		}
 	}
+	if late, err := f.current(ctx, cmds); err != nil || late != nil {
+		unused(permits)
+		if err != nil {
+			return err
+		}
+		permits, denied = nil, late
+	}
 	f.barrier()
 	spent := 0
 	for _, it := range items {
@@ -59,14 +66,34 @@ func (f *front) decide(ctx context.Context) error {
 				unused(permits[spent:])
 				return f.poisoned(refusal(d))
 			}
+			if d := uncountable(c, it.plan, permit); d != nil && !c.Prepare {
+				permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
+				unused(permits[spent:])
+				return f.poisoned(refusal(d))
+			}
 			r = newRunning(permit, c.Classes)
+			r.counts = r.limit > 0 && !c.Prepare && changes(c)
 			r.plan = f.showsPlan(c)
 			r.alone, r.copies = true, it.plan.copyIn || it.plan.copyOut
+		}
+		run := r
+		if it.bound {
+			run = it.portal.run
 		}
 		if err := f.forward(it, r); err != nil {
 			r.end(access.StatusLost, "")
 			unused(permits[spent:])
 			return err
+		}
+		if it.tag != 'E' {
+			continue
+		}
+		if rep, err := f.settleCount(ctx, run); err != nil || rep != nil {
+			unused(permits[spent:])
+			if err != nil {
+				return err
+			}
+			return f.poisoned(rep)
 		}
 	}
 	return nil

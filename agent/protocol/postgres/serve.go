@@ -32,11 +32,15 @@ type Config struct {
 	Fresh time.Duration
 	// Targets are settings of targets by name; those of the others are zero.
 	Targets map[access.TargetName]Settings
+	// Parser is the command that runs ParserMain, two of which serve all sessions. Empty parses in this process, where a text that breaks
+	// the grammar ends every session.
+	Parser []string
 }
 
 // Room serves PostgreSQL. It knows its live sessions, so that a cancel request finds the one that it is for.
 type Room struct {
 	fresh       time.Duration
+	parser      grammar // nil: in this process
 	targets     map[access.TargetName]Settings
 	certificate func() (*certificate, error)
 	shared      *snapshots
@@ -49,7 +53,11 @@ func New(c Config) *Room {
 	if c.Fresh == 0 {
 		c.Fresh = 5 * time.Second
 	}
-	return &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), live: make(map[uint32][]*link)}
+	r := &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), live: make(map[uint32][]*link)}
+	if len(c.Parser) > 0 {
+		r.parser = newParsers(c.Parser, parserProcesses)
+	}
+	return r
 }
 
 var (
@@ -168,7 +176,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 		cancel(err)
 	})
 	f := newFront(l)
-	f.fresh, f.shared = r.fresh, r.shared
+	f.fresh, f.shared, f.parser = r.fresh, r.shared, r.parser
 	if err := f.open(ctx, start); err != nil {
 		return err
 	}

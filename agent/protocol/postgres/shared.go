@@ -78,7 +78,11 @@ func (s *snapshots) turn(ctx context.Context, k snapshotOf) (done func(), err er
 // snapshot finds or takes a snapshot of the catalogue that has the mark.
 func (f *front) snapshot(ctx context.Context, mark string) (*catalogue, error) {
 	load := func() (*catalogue, error) {
-		return loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
+		cat, err := loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
+		if err == nil {
+			cat.parser = f.parser
+		}
+		return cat, err
 	}
 	if _, _, status, _ := f.q.state(); status != statusIdle || f.temporary {
 		return load()

@@ -23,6 +23,7 @@ const deployLimit = 5 * time.Minute
 type cloud struct {
 	root     string // of the repository
 	dir      string // for what the tools write
+	template string // "" is the repository's own
 	endpoint string
 }
 
@@ -62,7 +63,11 @@ func arch() string {
 func (c cloud) deploy(ctx context.Context, parameters map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, deployLimit)
 	defer cancel()
-	args := []string{"deploy", "-t", filepath.Join(c.root, "infra", "template.yaml"), "--config-file", filepath.Join(c.root, "samconfig.toml"), "--config-env", "local",
+	template := c.template
+	if template == "" {
+		template = filepath.Join(c.root, "infra", "template.yaml")
+	}
+	args := []string{"deploy", "-t", template, "--config-file", filepath.Join(c.root, "samconfig.toml"), "--config-env", "local",
 		"--no-progressbar", "--parameter-overrides"}
 	for k, v := range parameters {
 		args = append(args, k+"="+v)

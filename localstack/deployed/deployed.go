@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -263,7 +264,15 @@ func (s *System) startRelay(ctx context.Context, where at) error {
 	dir := filepath.Join(s.c.Dir, "relay")
 	config := filepath.Join(dir, "relay.yaml")
 	ready := filepath.Join(dir, "ready")
-	b, err := yaml.Marshal(map[string]string{"listen": where.relay, "certificate": filepath.Join(dir, "cert.pem"), "key": filepath.Join(dir, "key.pem"),
+	epoch := s.parameters["Epoch"]
+	if epoch == "" {
+		epoch = "1"
+	}
+	n, err := strconv.Atoi(epoch)
+	if err != nil {
+		return err
+	}
+	b, err := yaml.Marshal(map[string]any{"epoch": n, "listen": where.relay, "certificate": filepath.Join(dir, "cert.pem"), "key": filepath.Join(dir, "key.pem"),
 		"ca": filepath.Join(dir, "ca.pem"), "broker": s.Broker, "ready_file": ready})
 	if err != nil {
 		return err
@@ -334,6 +343,14 @@ func (s *System) Locked(ctx context.Context) error {
 		return fmt.Errorf("%s could be deleted though it is locked", v.Key)
 	}
 	return nil
+}
+
+// Break makes the local AWS do wrong what f says, until it is called again; only MiniStack tells functions apart.
+func (s *System) Break(f Faults) {
+	l := s.emulator.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.faults = f
 }
 
 // Calls are what each function has called so far; nil where the emulator cannot tell them apart.

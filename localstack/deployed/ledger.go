@@ -29,6 +29,15 @@ type ledger struct {
 	resources map[string]string // name of a table, bucket or key: as in calls.tsv
 	calls     map[Call]int
 	refused   []string
+	faults    Faults
+}
+
+// Faults are what a local AWS does wrong on purpose. They are asked for every call of a function, and may be called at once.
+type Faults struct {
+	// Instead answers a call in AWS's place, with a status and the code of an error; 0 lets the call through. nil lets all through.
+	Instead func(c Call) (status int, code string)
+	// Done is told of a call that AWS has carried out, before the function hears of it. nil is told of none.
+	Done func(c Call)
 }
 
 func newLedger(to *url.URL) *ledger {
@@ -72,8 +81,36 @@ func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(strings.NewReader(string(b)))
-	l.enter(r, b)
+	calls, faults := l.enter(r, b)
+	for _, c := range calls {
+		if faults.Instead == nil {
+			break
+		}
+		if status, code := faults.Instead(c); status != 0 {
+			fail(w, c, status, code)
+			return
+		}
+	}
 	l.forward.ServeHTTP(w, r)
+	for _, c := range calls {
+		if faults.Done != nil {
+			faults.Done(c)
+		}
+	}
+}
+
+// fail answers as the service would that the call is for.
+func fail(w http.ResponseWriter, c Call, status int, code string) {
+	body := fmt.Sprintf(`{"__type":%q,"message":"on purpose"}`, code)
+	if strings.HasPrefix(c.Action, "s3:") {
+		body = "<Error><Code>" + code + "</Code><Message>on purpose</Message></Error>"
+		w.Header().Set("Content-Type", "application/xml")
+	} else {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Header().Set("X-Amzn-Errortype", code)
+	}
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body)
 }
 
 // keyID is the access key id of a signed request.
@@ -83,26 +120,30 @@ func keyID(r *http.Request) string {
 	return id
 }
 
-func (l *ledger) enter(r *http.Request, body []byte) {
+// enter writes a function's call down, and returns it as it is called in calls.tsv.
+func (l *ledger) enter(r *http.Request, body []byte) ([]Call, Faults) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f, ok := l.functions[keyID(r)]
 	if !ok {
-		return // an operator's
+		return nil, Faults{} // an operator's
 	}
-	for _, c := range actions(r, body) {
+	all := actions(r, body)
+	for i := range all {
+		c := &all[i]
 		c.Function = f
 		name, rest, _ := strings.Cut(c.Resource, "/")
 		if known, ok := l.resources[name]; ok {
 			c.Resource = known
-			if top, _, below := strings.Cut(rest, "/"); below && (known == "BlobsBucket.Arn" || top == "recordings") {
+			if top, _, below := strings.Cut(rest, "/"); below && (known == "BlobsBucket.Arn" || top == "recordings" || top == "bodies") {
 				c.Resource += "/" + top + "/*"
 			} else if rest != "" {
 				c.Resource += "/*"
 			}
 		}
-		l.calls[c]++
+		l.calls[*c]++
 	}
+	return all, l.faults
 }
 
 // actions says which IAM actions a request needs, on which names.

@@ -47,6 +47,11 @@ func TestTheTwinsTellTheSameStory(t *testing.T) {
 	if len(local.entries) < 40 || len(local.sessions) < 5 || len(local.heard) < 40 {
 		t.Fatalf("the story is too short: %d entries, %d sessions, %d lines", len(local.entries), len(local.sessions), len(local.heard))
 	}
+	for _, must := range []string{`"kind":"claim"`, `"outcome":"deny"`, `"kind":"revoke"`, `"status":"ok"`, `"masked"`} {
+		if !strings.Contains(strings.Join(local.entries, ""), must) {
+			t.Errorf("the story has no %s to compare", must)
+		}
+	}
 	compare(t, "what people heard", local.heard, cloud.heard)
 	compare(t, "audit entries", local.entries, cloud.entries)
 	compare(t, "sessions", local.sessions, cloud.sessions)
@@ -197,11 +202,11 @@ func all(ctx context.Context, t *testing.T, feed store.Feed) []audit.Entry {
 			t.Fatal(err)
 		}
 		for _, it := range items {
-			var e audit.Entry
-			if err := json.Unmarshal(it.Body, &e); err != nil {
+			var some []audit.Entry
+			if err := json.Unmarshal(it.Body, &some); err != nil {
 				t.Fatalf("%v in %s", err, it.Body)
 			}
-			entries = append(entries, e)
+			entries = append(entries, some...)
 		}
 		if len(items) < page {
 			return entries

@@ -156,8 +156,8 @@ func (o options) side(ctx context.Context, script string, version int, how strin
 	}
 	defer log.Close() //nolint:errcheck // it is for people
 	err = o.script(ctx, script, "run", env, log)
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		return nil, err
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		return nil, errors.Join(err, ctx.Err())
 	}
 	return results(log.Name())
 }

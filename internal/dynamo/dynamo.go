@@ -27,7 +27,7 @@ const (
 	attrSK      = "sk"
 	attrVersion = "version" // number, from 1
 	attrExpires = "expires" // number, Unix seconds, absent for never: the attribute that a table's TTL may name
-	attrBody    = "body"    // binary
+	attrBody    = "body"    // binary; or attrPacked
 	attrTry     = "try"     // binary: names the call that wrote this version, so that its retries know their own work
 	attrWritten = "written" // number, Unix milliseconds, in the audit table alone: the feed's order
 )
@@ -148,12 +148,15 @@ func (t *Tables) get(ctx context.Context, table string, k store.Key, strong bool
 func decode(m map[string]types.AttributeValue) (it store.Item, written time.Time, err error) {
 	pk, ok1 := m[attrPK].(*types.AttributeValueMemberS)
 	sk, ok2 := m[attrSK].(*types.AttributeValueMemberS)
-	body, ok3 := m[attrBody].(*types.AttributeValueMemberB)
-	version, ok4, err := number(m, attrVersion)
-	if !ok1 || !ok2 || !ok3 || !ok4 || err != nil {
-		return store.Item{}, time.Time{}, fmt.Errorf("item in DynamoDB: not one of ours (keys, body or version): %w", errors.Join(err, errForeign))
+	version, ok3, err := number(m, attrVersion)
+	if !ok1 || !ok2 || !ok3 || err != nil {
+		return store.Item{}, time.Time{}, fmt.Errorf("item in DynamoDB: not one of ours (keys or version): %w", errors.Join(err, errForeign))
 	}
-	it = store.Item{Key: store.Key{PK: pk.Value, SK: sk.Value}, Version: version, Body: body.Value}
+	body, err := bodyOf(m)
+	if err != nil {
+		return store.Item{}, time.Time{}, err
+	}
+	it = store.Item{Key: store.Key{PK: pk.Value, SK: sk.Value}, Version: version, Body: body}
 	expires, has, err := number(m, attrExpires)
 	if err != nil {
 		return store.Item{}, time.Time{}, err

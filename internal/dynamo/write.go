@@ -174,7 +174,7 @@ func (t *Tables) put(w store.Write) (types.Put, error) {
 	}
 	m := keyOf(w.Item.Key)
 	m[attrVersion] = num(w.Cond.Version + 1)
-	m[attrBody] = &types.AttributeValueMemberB{Value: append([]byte{}, w.Item.Body...)}
+	setBody(m, w.Item.Body)
 	m[attrTry] = newTry()
 	if !w.Item.Expires.IsZero() {
 		m[attrExpires] = num(w.Item.Expires.Unix())

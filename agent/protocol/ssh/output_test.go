@@ -63,7 +63,7 @@ func TestMaskedLinesAndTerminals(t *testing.T) {
 		t.Fatal(err)
 	}
 	y.keys(t, "", "web:~$ ") // the terminal shows what cannot be masked: lines it is
-	y.keys(t, "echo jane.doe@''mail.example; stty size\r", "device\r\nweb:~$ ")
+	y.keys(t, "echo jane.doe@''mail.example; stty size\r", "\r\nweb:~$ ")
 	if !strings.Contains(y.seen(), "\r\nj***@***.example\r\n") {
 		t.Errorf("seen %q", y.seen())
 	}

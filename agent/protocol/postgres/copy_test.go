@@ -211,8 +211,7 @@ func TestFunctionCalls(t *testing.T) {
 	}
 	for _, on := range []bool{false, true} {
 		g := newScript(nil)
-		h := openHouse(t, g, func(s *protocol.Session) { s.Classes = nil })
-		h.room = New(Config{Targets: map[access.TargetName]Settings{"app": {FunctionCalls: on}}})
+		h := openHouseOf(t, g, Config{Targets: map[access.TargetName]Settings{"app": {FunctionCalls: on}}}, func(s *protocol.Session) { s.Classes = nil })
 		c := dialRaw(t, h)
 		c.startup(t)
 		c.write(t, call(1397)) // abs(int4)

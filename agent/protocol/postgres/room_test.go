@@ -234,7 +234,12 @@ type house struct {
 
 func openHouse(t testing.TB, g *script, setup func(*protocol.Session)) *house {
 	t.Helper()
-	h := &house{t: t, srv: pgtest.Start(t), room: New(Config{}), gate: g, owner: protocol.Owner{Endpoint: "e1", Thumbprint: "k1"}, setup: setup,
+	return openHouseOf(t, g, Config{}, setup)
+}
+
+func openHouseOf(t testing.TB, g *script, c Config, setup func(*protocol.Session)) *house {
+	t.Helper()
+	h := &house{t: t, srv: pgtest.Start(t), room: New(c), gate: g, owner: protocol.Owner{Endpoint: "e1", Thumbprint: "k1"}, setup: setup,
 		errs: make(chan error, 64)}
 	var err error
 	if h.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {

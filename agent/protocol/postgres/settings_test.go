@@ -139,9 +139,8 @@ func TestNegotiation(t *testing.T) {
 
 // withSettings opens a house whose target has settings.
 func withSettings(t *testing.T, s Settings, setup func(*protocol.Session)) *house {
-	h := openHouse(t, newScript(nil), setup)
-	h.room = New(Config{Targets: map[access.TargetName]Settings{"app": s}})
-	return h
+	t.Helper()
+	return openHouseOf(t, newScript(nil), Config{Targets: map[access.TargetName]Settings{"app": s}}, setup)
 }
 
 func TestSeveralHosts(t *testing.T) {
@@ -154,10 +153,7 @@ func TestSeveralHosts(t *testing.T) {
 	if _, err := pgx.Connect(t.Context(), h.dsn("")); codeOf(err) != "08001" {
 		t.Errorf("nobody: %v", err)
 	}
-	h = withSettings(t, Settings{Attributes: "read-write"}, nobody)
-	s := h.room.targets["app"]
-	s.Hosts = []Host{{Address: h.srv.Addr}}
-	h.room = New(Config{Targets: map[access.TargetName]Settings{"app": s}})
+	h = withSettings(t, Settings{Attributes: "read-write", Hosts: []Host{{Address: h.srv.Addr}}}, nobody)
 	c := h.connect("")
 	done := make(chan error, 1)
 	go func() {

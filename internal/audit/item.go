@@ -90,5 +90,11 @@ func Decode(it store.Item) ([]Entry, error) {
 	return entries, nil
 }
 
+// isID says whether something is an id as the broker takes it: blobs are named after it.
+func isID(s string) bool {
+	u, err := ulid.ParseStrict(s)
+	return err == nil && u.String() == s
+}
+
 // MinuteOf is the partition of a time, for readers that walk them.
 func MinuteOf(t time.Time) string { return t.UTC().Format("2006-01-02T15:04") + "#0" }

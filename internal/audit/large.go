@@ -92,6 +92,10 @@ func (v *verifier) bodies(ctx context.Context) error {
 		}
 		v.r.Bodies++
 		e, want := l.entry, l.entry.Command.Large
+		if !isID(string(e.Session)) || !isID(e.ID) {
+			v.entryProblem(CodeAltered, int64(i), l, "a large body of no command: %.80q in session %.80q", e.ID, e.Session)
+			continue
+		}
 		b, err := v.c.Blobs.Open(ctx, BodyName(e.Session, access.CommandID(e.ID)))
 		switch {
 		case errors.Is(err, store.ErrNotFound):

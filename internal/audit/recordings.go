@@ -62,10 +62,21 @@ func (v *verifier) recordings(ctx context.Context) error {
 
 func (v *verifier) tape(ctx context.Context, t *tape, closed map[access.SessionID]Entry) error {
 	at := func(i int64) *Recording { return v.leaves[i].entry.Recording }
+	first := v.leaves[t.chunks[0]]
+	if !isID(string(t.session)) || !isID(string(t.command)) {
+		v.entryProblem(CodeRecording, t.chunks[0], first, "a recording of no command: %.80q in session %.80q", t.command, t.session)
+		return nil
+	}
+	if !v.permitted[commandKey{t.session, first.entry.Seq, t.command}] {
+		v.entryProblem(CodeRecording, t.chunks[0], first, "%s, which nothing permitted", t)
+	}
 	slices.SortStableFunc(t.chunks, func(a, b int64) int { return at(a).Index - at(b).Index })
 	for n, i := range t.chunks {
 		c := at(i)
 		switch {
+		case v.leaves[i].entry.Seq != first.entry.Seq || c.Kind != at(t.chunks[0]).Kind:
+			v.entryProblem(CodeRecording, i, v.leaves[i], "%s: chunk %d is of another command or kind", t, c.Index)
+			continue
 		case n > 0 && c.Index == at(t.chunks[n-1]).Index:
 			v.entryProblem(CodeRecording, i, v.leaves[i], "%s has a second chunk %d", t, c.Index)
 			continue
@@ -91,7 +102,9 @@ func (v *verifier) tape(ctx context.Context, t *tape, closed map[access.SessionI
 		v.entryProblem(CodeRecording, last, v.leaves[last], "%s has no end, though its session was closed at %s", t, end.Time.UTC().Format(time.RFC3339))
 		return nil
 	}
-	if len(v.open) < maxOpen {
+	if len(v.open) >= maxOpen {
+		v.more++
+	} else {
 		v.open = append(v.open, fmt.Sprintf("that %s is complete: its end is not in the log (it runs, or its agent was lost)", t))
 	}
 	return nil

@@ -13,6 +13,7 @@ type thread struct {
 	openAt      int64
 	closeAt     int64
 	commands    []int64 // indexes of the leaves
+	again       []int64 // openings and ends beyond the first of each
 }
 
 // sessions checks that every session's commands follow one another without a gap.
@@ -36,8 +37,16 @@ func (v *verifier) sessions() {
 		}
 		switch l.entry.Kind {
 		case KindOpen:
+			if t.open != nil {
+				t.again = append(t.again, int64(i))
+				continue
+			}
 			t.open, t.openAt = l, int64(i)
 		case KindClose:
+			if t.close != nil {
+				t.again = append(t.again, int64(i))
+				continue
+			}
 			t.close, t.closeAt = l, int64(i)
 		case KindCommand:
 			t.commands = append(t.commands, int64(i))
@@ -53,6 +62,9 @@ func (v *verifier) thread(id access.SessionID, t *thread) {
 	if t.open == nil {
 		v.problem(Problem{Code: CodeChain, Index: -1, Session: id, What: fmt.Sprintf("session %s has entries but no opening", id)})
 	}
+	for _, i := range t.again {
+		v.entryProblem(CodeChain, i, v.leaves[i], "session %s: a second entry of kind %s", id, v.leaves[i].entry.Kind)
+	}
 	v.r.Commands += len(t.commands)
 	slices.SortFunc(t.commands, func(a, b int64) int {
 		x, y := v.leaves[a].entry.Seq, v.leaves[b].entry.Seq
@@ -66,6 +78,9 @@ func (v *verifier) thread(id access.SessionID, t *thread) {
 			want = e.Seq
 		} else if e.Prev != prev {
 			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d is not chained to the one before it", id, e.Seq)
+		}
+		if t.open != nil && !sameSession(&e, &t.open.entry) {
+			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d is in another name than the session was opened in", id, e.Seq)
 		}
 		if e.Command == nil || e.Decision == nil {
 			v.entryProblem(CodeChain, i, v.leaves[i], "session %s: command %d has no body or decision", id, e.Seq)
@@ -84,17 +99,44 @@ func (v *verifier) thread(id access.SessionID, t *thread) {
 	}
 }
 
+// sameSession says whether a command was decided for whom, through which agent and for which target its session was opened.
+func sameSession(e, open *Entry) bool {
+	if e.Agent != open.Agent || e.Target != open.Target || (e.Lineage == nil) != (open.Lineage == nil) {
+		return false
+	}
+	return e.Lineage == nil || e.Lineage.Principal == open.Lineage.Principal && slices.EqualFunc(e.Lineage.Path, open.Lineage.Path, func(a, b access.Node) bool { return a.ID == b.ID })
+}
+
+// commandKey is which command an entry is about. Its id alone does not say: agents make them, and one may stand in two sessions.
+type commandKey struct {
+	session access.SessionID
+	seq     uint64
+	id      access.CommandID
+}
+
+func keyOf(e *Entry) commandKey {
+	return commandKey{e.Session, e.Seq, access.CommandID(e.ID)}
+}
+
 // approvals checks that each claim was for the bytes that were held and approved, once, and that outcomes had leave.
 func (v *verifier) approvals() {
-	commands, verdicts := map[string]leaf{}, map[access.ApprovalID]leaf{}
+	commands, verdicts := map[commandKey]leaf{}, map[access.ApprovalID]leaf{}
 	claims := map[access.ApprovalID]int64{}
-	claimed, outcomes := map[string]bool{}, map[string]bool{}
-	for _, l := range v.leaves {
+	outcomes := map[commandKey]bool{}
+	v.permitted = map[commandKey]bool{}
+	for i, l := range v.leaves {
 		switch {
 		case l.bad != nil:
 		case l.entry.Kind == KindCommand:
-			commands[l.entry.ID] = l
+			commands[keyOf(&l.entry)] = l
+			if d := l.entry.Decision; d != nil && d.Outcome == access.Allow {
+				v.permitted[keyOf(&l.entry)] = true
+			}
 		case l.entry.Kind == KindVerdict && l.entry.Approval != nil:
+			if _, twice := verdicts[l.entry.Approval.ID]; twice {
+				v.entryProblem(CodeApproval, int64(i), l, "approval %s was answered a second time", l.entry.Approval.ID)
+				continue
+			}
 			verdicts[l.entry.Approval.ID] = l
 		}
 	}
@@ -104,7 +146,7 @@ func (v *verifier) approvals() {
 		}
 		v.claim(int64(i), l, commands, verdicts, claims)
 		if d := l.entry.Decision; d != nil && d.Outcome == access.Allow {
-			claimed[l.entry.ID] = true
+			v.permitted[keyOf(&l.entry)] = true
 		}
 	}
 	v.r.Approvals = len(claims)
@@ -112,21 +154,19 @@ func (v *verifier) approvals() {
 		if l.bad != nil || l.entry.Kind != KindOutcome {
 			continue
 		}
-		outcomes[l.entry.ID] = true
-		c, ok := commands[l.entry.ID]
-		allowed := ok && c.entry.Decision != nil && c.entry.Decision.Outcome == access.Allow
-		if !allowed && !claimed[l.entry.ID] {
+		outcomes[keyOf(&l.entry)] = true
+		if !v.permitted[keyOf(&l.entry)] {
 			v.entryProblem(CodeApproval, int64(i), l, "an outcome of command %s, which nothing permitted", l.entry.ID)
 		}
 	}
-	for id, c := range commands {
-		if d := c.entry.Decision; (claimed[id] || d != nil && d.Outcome == access.Allow) && !outcomes[id] {
+	for k := range v.permitted {
+		if !outcomes[k] {
 			v.r.Unknown++
 		}
 	}
 }
 
-func (v *verifier) claim(i int64, l leaf, commands map[string]leaf, verdicts map[access.ApprovalID]leaf, claims map[access.ApprovalID]int64) {
+func (v *verifier) claim(i int64, l leaf, commands map[commandKey]leaf, verdicts map[access.ApprovalID]leaf, claims map[access.ApprovalID]int64) {
 	a := l.entry.Approval
 	if a == nil {
 		v.entryProblem(CodeApproval, i, l, "a claim without an approval")
@@ -137,17 +177,19 @@ func (v *verifier) claim(i int64, l leaf, commands map[string]leaf, verdicts map
 		return
 	}
 	claims[a.ID] = i
-	c, ok := commands[l.entry.ID]
+	c, ok := commands[keyOf(&l.entry)]
 	if !ok || c.entry.Command == nil || c.entry.Decision == nil || c.entry.Decision.Approval != a.ID {
 		v.entryProblem(CodeApproval, i, l, "approval %s was used for a command that it was not made for", a.ID)
 		return
 	}
 	verdict, ok := verdicts[a.ID]
 	switch {
-	case !ok || verdict.entry.Approval.Status != "approved":
+	case !ok || verdict.entry.Approval.Status != "approved" || keyOf(&verdict.entry) != keyOf(&l.entry):
 		v.entryProblem(CodeApproval, i, l, "approval %s was used without a reviewer's yes in the log", a.ID)
 	case a.Digest != c.entry.Command.Digest || verdict.entry.Approval.Digest != c.entry.Command.Digest:
 		v.entryProblem(CodeApproval, i, l, "approval %s was for other bytes than those of command %s", a.ID, l.entry.ID)
+	case c.entry.Lineage != nil && verdict.entry.Approval.By == c.entry.Lineage.Principal:
+		v.entryProblem(CodeApproval, i, l, "approval %s was answered by who asked for it", a.ID)
 	}
 }
 
@@ -163,6 +205,9 @@ func (v *verifier) finish() Report {
 		r.NotProven = append(r.NotProven, "that the whole log was not replaced by one signed with the same key: keep a checkpoint elsewhere and pass --checkpoint")
 	}
 	r.NotProven = append(r.NotProven, v.open...)
+	if v.more > 0 {
+		r.NotProven = append(r.NotProven, fmt.Sprintf("that %d further recordings are complete: their ends are not in the log either", v.more))
+	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return a.Code - b.Code })
 	if len(r.Problems) > 0 {
 		r.Exit = r.Problems[0].Code

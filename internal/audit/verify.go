@@ -92,6 +92,9 @@ type verifier struct {
 	sealed map[tlog.Hash]bool // of the leaves that are where the log has them
 	rows   map[tlog.Hash]leaf // of the live table
 	open   []string           // recordings whose end is not in the log, in words
+	more   int                // of those, beyond maxOpen
+
+	permitted map[commandKey]bool // what was allowed, or held and then claimed
 }
 
 type leaf struct {
@@ -344,10 +347,14 @@ func (v *verifier) compareRows() {
 	if v.c.Rows == nil {
 		return
 	}
-	byID := map[string]int64{}
+	type place struct { // one id may stand in two sessions: agents make those of commands
+		kind Kind
+		of   commandKey
+	}
+	byID := map[place]int64{}
 	for i, l := range v.leaves {
 		if l.bad == nil {
-			byID[string(l.entry.Kind)+" "+l.entry.ID] = int64(i)
+			byID[place{l.entry.Kind, keyOf(&l.entry)}] = int64(i)
 		}
 	}
 	lost := map[int64]bool{}
@@ -360,7 +367,7 @@ func (v *verifier) compareRows() {
 		if v.sealed[h] {
 			continue
 		}
-		i, ok := byID[string(row.entry.Kind)+" "+row.entry.ID]
+		i, ok := byID[place{row.entry.Kind, keyOf(&row.entry)}]
 		if !ok || !lost[i] {
 			if ok {
 				v.entryProblem(CodeAltered, i, row, "audit table: a second entry under the id of entry %d", i)

@@ -4,6 +4,7 @@ package deployed
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -238,29 +239,33 @@ func (w *world) testSkew(t *testing.T) {
 	w.works(t, "KMS signs again")
 }
 
-// testBroken deploys a decide that cannot start, and then the version before it.
-func (w *world) testBroken(t *testing.T) {
-	tree := filepath.Join(w.dir, "broken")
-	if err := os.MkdirAll(filepath.Join(tree, "infra"), 0o700); err != nil {
-		t.Fatal(err)
+// tree is a copy of what is deployed, to be spoilt: its directory, and its template.
+func (w *world) tree(t *testing.T, name string) (dir, template string) {
+	t.Helper()
+	dir = filepath.Join(w.dir, name)
+	template = filepath.Join(dir, "infra", "template.yaml")
+	b, err := os.ReadFile(filepath.Join(w.root, "infra", "template.yaml"))
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Dir(template), 0o700), os.CopyFS(filepath.Join(dir, "dist"), os.DirFS(filepath.Join(w.root, "dist"))))
 	}
-	template, err := os.ReadFile(filepath.Join(w.root, "infra", "template.yaml"))
+	if err == nil {
+		err = os.WriteFile(template, b, 0o600)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(filepath.Join(tree, "dist"), os.DirFS(filepath.Join(w.root, "dist"))); err != nil {
-		t.Fatal(err)
-	}
+	return dir, template
+}
+
+// testBroken deploys a decide that cannot start, and then the version before it.
+func (w *world) testBroken(t *testing.T) {
+	tree, template := w.tree(t, "broken")
 	bootstrap := filepath.Join(tree, "dist", "functions", "decide", "bootstrap")
 	if err := os.WriteFile(bootstrap, []byte("#!/bin/sh\necho broken on purpose >&2\nexit 3\n"), 0o700); err != nil { //nolint:gosec // it is run
 		t.Fatal(err)
 	}
-	own := filepath.Join(tree, "infra", "template.yaml")
-	if err := os.WriteFile(own, template, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.cloud.template = own
-	err = w.cloud.deploy(t.Context(), w.parameters)
+	w.cloud.template = template
+	err := w.cloud.deploy(t.Context(), w.parameters)
 	w.cloud.template = ""
 	if err != nil {
 		t.Fatal(err)
@@ -337,16 +342,16 @@ func (w *world) testAgain(t *testing.T) {
 		t.Errorf("doctor of a deleted stack: %d %s", code, out)
 	}
 	// A stack that fails half-way: the name of its last bucket is taken.
-	template, err := os.ReadFile(filepath.Join(w.root, "infra", "template.yaml"))
+	_, half := w.tree(t, "half")
+	template, err := os.ReadFile(half)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree := filepath.Join(w.dir, "broken", "infra", "half.yaml")
-	half := strings.Replace(string(template), "\nOutputs:\n", "\n  Impossible:\n    Type: AWS::S3::Bucket\n    DependsOn: Dashboard\n    Properties: {BucketName: sallyport-deploy}\n\nOutputs:\n", 1)
-	if err := os.WriteFile(tree, []byte(half), 0o600); err != nil {
+	spoilt := strings.Replace(string(template), "\nOutputs:\n", "\n  Impossible:\n    Type: AWS::S3::Bucket\n    DependsOn: Dashboard\n    Properties: {BucketName: sallyport-deploy}\n\nOutputs:\n", 1)
+	if err := os.WriteFile(half, []byte(spoilt), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.cloud.template = tree
+	w.cloud.template = half
 	err = w.cloud.deploy(t.Context(), w.parameters)
 	w.cloud.template = ""
 	if err == nil {

@@ -172,11 +172,21 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
 oracle: deps-test ## what facts say of PostgreSQL's own regression suite against what the server does; about twenty minutes
 	ORACLE=all go test -count=1 -timeout 60m -run 'TestOracle' -v ./agent/protocol/postgres
 
+.PHONY: test-compat-ssh
+test-compat-ssh: deps-test ## ansible, paramiko, asyncssh and ssh2 through the SSH room to a real server (installs them, pinned, into build/)
+	@localstack/scripts/ssh-clients.sh
+	go test -tags compat -count=1 -timeout 15m -v -run 'TestClients|TestAnsible' ./agent/protocol/ssh
+
+.PHONY: bench-ssh
+bench-ssh: deps-test ## the SSH tables of docs/BENCHMARKS.md, beside OpenSSH direct, ProxyJump and a bare proxy
+	@go test -tags bench -count=1 -timeout 30m -run 'TestTable' ./agent/protocol/ssh
+
 .PHONY: bench
 bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
 	@mkdir -p bin/bench
 	CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/bench/ ./localstack/story/benchagent
 	@bin/demo --bench
+	@$(MAKE) --no-print-directory bench-ssh
 	go test -run '^$$' -bench . -benchtime 1s -count 1 ./internal/... ./agent/... ./functions/... ./tunnel/...
 
 .PHONY: deps

@@ -130,14 +130,23 @@ func join(nc ssh.NewChannel, target *ssh.Client) {
 		return
 	}
 	var copied, wg sync.WaitGroup
+	started := make(chan struct{}) // an end of input that overtakes the command would have the server wait for ever
 	wg.Go(func() {
+		first := true
 		for r := range reqs {
 			ok, _ := far.SendRequest(r.Type, r.WantReply, r.Payload)
 			_ = r.Reply(ok, nil)
+			if first && r.Type != "env" {
+				first = false
+				close(started)
+			}
+		}
+		if first {
+			close(started)
 		}
 		_ = far.Close()
 	})
-	wg.Go(func() { _, _ = io.Copy(far, near); _ = far.CloseWrite() })
+	wg.Go(func() { <-started; _, _ = io.Copy(far, near); _ = far.CloseWrite() })
 	copied.Go(func() { _, _ = io.Copy(near, far) })
 	copied.Go(func() { _, _ = io.Copy(near.Stderr(), far.Stderr()) })
 	for r := range farReqs {

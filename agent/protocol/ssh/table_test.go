@@ -1,0 +1,404 @@
+//go:build bench
+
+package ssh
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/localstack/sshserver"
+)
+
+// The tables of docs/BENCHMARKS.md for SSH. Lanes take turns, round by round, so that a machine whose speed drifts drifts for all of them:
+//
+//	direct   the client on OpenSSH's server itself
+//	jump     OpenSSH's ProxyJump over another such server
+//	bare     a proxy that joins two connections of the room's own library, and does nothing else
+//	room     the room, with a gate in front of a broker in this process that answers at once
+//
+// The client of bulk is OpenSSH's, in a process of its own; that of the others is Go's.
+const (
+	rounds   = 5
+	bulkSize = 256 << 20
+	samples  = 400
+	many     = 200 // sessions at once
+)
+
+var lanes = []string{"direct", "jump", "bare", "room"}
+
+// bench is a set of lanes to one server.
+type bench struct {
+	srv  *sshserver.Server
+	args map[string][]string // of OpenSSH's client
+	addr map[string]string   // where Go's client connects; jump has none
+	key  ssh.Signer
+}
+
+func newBench(t *testing.T, cipher string) *bench {
+	t.Helper()
+	options := []string{"MaxSessions 500", "MaxStartups 500"}
+	if cipher != "" {
+		options = append(options, "Ciphers "+cipher)
+	}
+	srv := server(t, options...)
+	h := open(t, srv)
+	key, err := ssh.ParsePrivateKey([]byte(srv.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{srv: srv, key: key, addr: map[string]string{"direct": srv.Addr, "room": h.addr, "bare": bareProxy(t, srv, key)}}
+	file := write(t, "key", srv.Key)
+	common := []string{"-F", "none", "-T", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityAgent=none", "-o", "LogLevel=ERROR", "-i", file}
+	if cipher != "" {
+		common = append(common, "-c", cipher)
+	}
+	at := func(addr string) []string {
+		host, port, _ := net.SplitHostPort(addr)
+		return append(slices.Clone(common), "-p", port, srv.User+"@"+host)
+	}
+	b.args = map[string][]string{"direct": at(srv.Addr), "bare": at(b.addr["bare"]), "room": at(h.addr)}
+	second := server(t, options...) // takes another key, which the jump must show
+	jumpKey := write(t, "jumpkey", second.Key)
+	proxy := "ssh " + strings.Join(append(slices.Clone(common), "-i", jumpKey, "-W", "%h:%p"), " ")
+	_, jumpPort, _ := net.SplitHostPort(second.Addr)
+	b.args["jump"] = append([]string{"-o", "ProxyCommand=" + proxy + " -p " + jumpPort + " " + second.User + "@127.0.0.1"}, at(srv.Addr)...)
+	return b
+}
+
+// bareProxy serves any number of clients, each on a connection of its own to the server.
+func bareProxy(t *testing.T, srv *sshserver.Server, key ssh.Signer) string {
+	t.Helper()
+	signer, err := New(Config{}).signer("bare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := &ssh.ServerConfig{Config: crypto(), NoClientAuth: true}
+	cfg.AddHostKey(signer)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			raw, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer raw.Close()
+				_, channels, reqs, err := ssh.NewServerConn(raw, cfg)
+				if err != nil {
+					return
+				}
+				target, err := ssh.Dial("tcp", srv.Addr, &ssh.ClientConfig{Config: crypto(), User: srv.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // on loopback, in a benchmark
+				if err != nil {
+					return
+				}
+				defer target.Close()
+				wg.Go(func() { ssh.DiscardRequests(reqs) })
+				for nc := range channels {
+					wg.Go(func() { join(nc, target) })
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return l.Addr().String()
+}
+
+func (b *bench) client(t *testing.T, lane string) *ssh.Client {
+	t.Helper()
+	c, err := ssh.Dial("tcp", b.addr[lane], &ssh.ClientConfig{Config: crypto(), User: b.srv.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(b.key)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // as above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// bulk runs OpenSSH's client once and returns MB/s, the connection's making left out.
+func (b *bench) bulk(t *testing.T, lane string, up bool) float64 {
+	t.Helper()
+	text := fmt.Sprintf("head -c 1 /dev/zero; head -c %d /dev/zero", bulkSize)
+	if up {
+		text = fmt.Sprintf("echo; head -c %d | wc -c", bulkSize)
+	}
+	cmd := exec.CommandContext(t.Context(), "ssh", append(slices.Clone(b.args[lane]), text)...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatalf("%s: %v", lane, err)
+	}
+	began := time.Now()
+	if up {
+		buf := make([]byte, 256<<10)
+		for n := 0; n < bulkSize; n += len(buf) {
+			if _, err := in.Write(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = in.Close()
+	n, err := io.Copy(io.Discard, out)
+	took := time.Since(began)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(lane, err)
+	}
+	if !up && n != bulkSize || err != nil {
+		t.Fatalf("%s: %d bytes, %v", lane, n, err)
+	}
+	return bulkSize / 1e6 / took.Seconds()
+}
+
+func median[T int64 | float64 | time.Duration](all []T) T {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func at99(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)*99/100]
+}
+
+// TestTableBulk: MB/s of one stream each way.
+func TestTableBulk(t *testing.T) {
+	fmt.Printf("\n| SSH, one stream of %d MiB, MB/s | direct | jump | bare | room | room / bare |\n|---|---|---|---|---|---|\n", bulkSize>>20)
+	for _, cipher := range []string{"chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"} {
+		b := newBench(t, cipher)
+		for _, up := range []bool{false, true} {
+			got := map[string][]float64{}
+			var ratio []float64
+			for range rounds {
+				for _, lane := range lanes {
+					got[lane] = append(got[lane], b.bulk(t, lane, up))
+				}
+				ratio = append(ratio, got["room"][len(ratio)]/got["bare"][len(ratio)])
+			}
+			fmt.Printf("| %s, %s |", cipher, map[bool]string{false: "down", true: "up"}[up])
+			for _, lane := range lanes {
+				fmt.Printf(" %.0f |", median(got[lane]))
+			}
+			fmt.Printf(" %.2f |\n", median(ratio))
+		}
+	}
+}
+
+// TestTableExec: one command on a connection that is open.
+func TestTableExec(t *testing.T) {
+	b := newBench(t, "")
+	got := map[string][]time.Duration{}
+	clients := map[string]*ssh.Client{}
+	for _, lane := range lanes {
+		if b.addr[lane] != "" {
+			clients[lane] = b.client(t, lane)
+		}
+	}
+	for range samples {
+		for lane, c := range clients {
+			s, err := c.NewSession()
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if err := s.Run("true"); err != nil {
+				t.Fatal(err)
+			}
+			got[lane] = append(got[lane], time.Since(began))
+		}
+	}
+	fmt.Printf("\n| SSH, `true` on an open connection | p50 µs | p99 µs | added p50 µs |\n|---|---|---|---|\n")
+	for _, lane := range []string{"direct", "bare", "room"} {
+		fmt.Printf("| %s | %d | %d | %d |\n", lane, median(got[lane]).Microseconds(), at99(got[lane]).Microseconds(), (median(got[lane]) - median(got["direct"])).Microseconds())
+	}
+}
+
+// echoes measures how long a byte takes there and back.
+func echoes(t *testing.T, c *ssh.Client) (all []time.Duration) {
+	t.Helper()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	in, err := s.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("cat"); err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("k")
+	for range samples {
+		began := time.Now()
+		if _, err := in.Write(key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, key); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, time.Since(began))
+	}
+	return all
+}
+
+// busy streams until the test is over.
+func busy(t *testing.T, c *ssh.Client) (stop func()) {
+	t.Helper()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("cat /dev/zero"); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(io.Discard, out) })
+	return func() { _ = s.Close(); wg.Wait() }
+}
+
+// TestTableEcho: a keystroke, with nothing else going on, with a stream on another connection, and with one on the same.
+func TestTableEcho(t *testing.T) {
+	b := newBench(t, "aes128-gcm@openssh.com")
+	fmt.Printf("\n| SSH, a keystroke's echo | direct p50 / p99 µs | bare | room |\n|---|---|---|---|\n")
+	for _, load := range []string{"idle", "a stream on another connection", "a stream on the same"} {
+		got := map[string][]time.Duration{}
+		for range 3 {
+			for _, lane := range []string{"direct", "bare", "room"} {
+				c := b.client(t, lane)
+				stop := func() {}
+				switch load {
+				case "a stream on the same":
+					stop = busy(t, c)
+				case "a stream on another connection":
+					stop = busy(t, b.client(t, lane))
+				}
+				got[lane] = append(got[lane], echoes(t, c)...)
+				stop()
+				_ = c.Close()
+			}
+		}
+		fmt.Printf("| %s |", load)
+		for _, lane := range []string{"direct", "bare", "room"} {
+			fmt.Printf(" %d / %d |", median(got[lane]).Microseconds(), at99(got[lane]).Microseconds())
+		}
+		fmt.Println()
+	}
+}
+
+const crowdEnv = "SALLYPORT_TEST_CROWD"
+
+// TestCrowd is the clients of TestTableMemory, in a process of their own.
+func TestCrowd(t *testing.T) {
+	addr := os.Getenv(crowdEnv)
+	if addr == "" {
+		return
+	}
+	for i := range many {
+		c, err := ssh.Dial("tcp", addr, &ssh.ClientConfig{User: "x", HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // as above
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		defer c.Close()
+		s, err := c.NewSession()
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		in, err := s.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start("cat"); err != nil {
+			t.Fatal(i, err)
+		}
+		_, _ = in.Write([]byte("x"))
+		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+func resident(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n << 10
+}
+
+// TestTableMemory: what sessions take that do nothing just now.
+func TestTableMemory(t *testing.T) {
+	b := newBench(t, "")
+	debug.FreeOSMemory()
+	before := resident(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestCrowd$")
+	cmd.Env = append(os.Environ(), crowdEnv+"="+b.addr["room"])
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	after, goroutines := resident(t), runtime.NumGoroutine()
+	_ = in.Close()
+	_ = cmd.Wait()
+	fmt.Printf("\n| SSH, %d sessions, each with a command that waits | |\n|---|---|\n| resident before / with them | %d / %d MB |\n| goroutines | %d |\n\n", many, before>>20, after>>20, goroutines)
+	if after > 300<<20 {
+		t.Errorf("%d MB", after>>20)
+	}
+}

@@ -5,10 +5,11 @@ set -eu -o pipefail
 cd "$(dirname "$0")/.."
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
-version=$(git describe --tags --always)
+commit=$(git rev-parse HEAD) # once: it may move on meanwhile
+version=$(git describe --tags --always "$commit")
 for copy in one another-directory; do
   mkdir "$dir/$copy"
-  git archive HEAD | tar -x -C "$dir/$copy"
+  git archive "$commit" | tar -x -C "$dir/$copy"
   [ "${1:-}" != --cold ] || export GOCACHE="$dir/cache-$copy"
   (cd "$dir/$copy" && make --no-print-directory VERSION="$version" build build-lambda >"$dir/$copy.log" 2>&1) || { cat "$dir/$copy.log"; exit 1; }
   (cd "$dir/$copy" && find bin dist -type f ! -name demo | sort | xargs sha256sum) >"$dir/$copy.sums"

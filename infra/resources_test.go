@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// unreachable are the functions without a URL. agentsOnly are those that agents alone call, whose URLs a parameter leaves to AWS identities;
-// enroll is a person's too.
+// unreachable are the functions without a URL. agentsOnly are those that agents call, whose URLs a parameter leaves to AWS identities (what a
+// person asks decide is then refused, as the parameter says); enroll is a person's too.
 var (
 	unreachable = []string{"seal", "notify"}
 	agentsOnly  = []string{"decide", "changes", "record"}

@@ -1,0 +1,146 @@
+package measure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/localstack/measure"
+)
+
+func TestMain(m *testing.M) {
+	// The SDK's clients keep connections that nothing of ours can close; their servers are gone by then, and so are they in a moment.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// twin is a world on the embedded twins, behind the SDK.
+func twin(t testing.TB) (*measure.World, *measure.Meter) {
+	t.Helper()
+	back, err := measure.OpenTwin(t.TempDir())
+	must(t, err)
+	meter := measure.NewMeter(back)
+	served, err := measure.Serve(meter)
+	must(t, err)
+	t.Cleanup(func() { must(t, errors.Join(served.Close(), back.Close())) })
+	return world(t, served.URL), meter
+}
+
+func world(t testing.TB, at string) *measure.World {
+	t.Helper()
+	getenv, err := measure.Local(at)
+	must(t, err)
+	p, err := measure.Make(t.Context(), getenv)
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Remove(context.Background())) })
+	w, err := measure.NewWorld(t.Context(), p, getenv)
+	must(t, err)
+	return w
+}
+
+func ask(t testing.TB, h http.Handler, a *measure.Agent, want access.Outcome, n int, sessions ...*measure.Session) {
+	t.Helper()
+	req := api.CheckRequest{Agent: a.Name}
+	for _, s := range sessions {
+		q, err := s.Ask(n, want == access.Hold)
+		must(t, err)
+		req.Asks = append(req.Asks, q)
+	}
+	r, _, err := a.Request(t.Context(), api.PathCheck, req)
+	must(t, err)
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	resp, err := measure.ReadAnswer(rec.Code, rec.Body.Bytes())
+	must(t, err)
+	for i, s := range sessions {
+		must(t, s.Answered(req.Asks[i], resp.Answers[i], want))
+	}
+}
+
+// What a decision needs of AWS, as docs/reference/cost.md says it, on the hot path: the function is warm, the session was looked at within
+// the second. The meter stands where AWS would.
+func TestWhatADecisionNeeds(t *testing.T) {
+	w, meter := twin(t)
+	needs(t, w, meter, nil)
+}
+
+// needs also compares with what the other side says that it charges, where it does.
+func needs(t *testing.T, w *measure.World, meter *measure.Meter, charged func() (read, write float64)) {
+	h, err := w.Handler(t.Context())
+	must(t, err)
+	a, err := w.Agent(t.Context(), "edge")
+	must(t, err)
+	take := func() measure.Use {
+		t.Helper()
+		u, err := meter.Take()
+		must(t, err)
+		if charged == nil {
+			return u
+		}
+		// A write that is refused is charged too, but its answer does not say so.
+		if read, write := charged(); u.Refused == 0 && (read != u.ReadUnits || write != u.WriteUnits) {
+			t.Errorf("%v: read %v write %v, and the other side charges %v and %v", u.Requests, u.ReadUnits, u.WriteUnits, read, write)
+		}
+		return u
+	}
+	take()
+	warm := func(n int) []*measure.Session {
+		l, err := w.Login(t.Context(), "maria@example.com")
+		must(t, err)
+		var all []*measure.Session
+		for range n {
+			s, err := w.Session(t.Context(), a, l)
+			must(t, err)
+			all = append(all, s)
+		}
+		ask(t, h, a, access.Allow, 1, all...)
+		take()
+		return all
+	}
+	for _, n := range measure.Needs {
+		t.Run(n.Name, func(t *testing.T) {
+			var use measure.Use
+			for range 3 { // a second may end between warming and asking: then it is not the hot path that was seen
+				sessions := warm(n.Sessions)
+				ask(t, h, a, n.Outcome, n.Commands, sessions...)
+				if use = take(); use.Requests["GetItem registry"] == 0 && use.Requests["PutItem audit index"] == 0 {
+					break
+				}
+			}
+			got := fmt.Sprintf("%v read %v write %v", use.Requests, use.ReadUnits, use.WriteUnits)
+			if use.S3 != 0 || use.KMS != 0 {
+				t.Errorf("%d calls of S3, %d of KMS", use.S3, use.KMS)
+			}
+			if use.ReadUnits != n.Reads || use.WriteUnits > n.Writes || use.WriteUnits < n.Writes*0.8 || use.DynamoDB("GetItem") != n.Gets || use.DynamoDB("PutItem")+use.DynamoDB("TransactWriteItems") != n.Puts {
+				t.Errorf("%s, want %+v", got, n)
+			}
+			t.Log(got)
+		})
+	}
+	t.Run("cold", func(t *testing.T) { // the first decision of a session in a process whose second is over: what the second is charged for
+		h, err := w.Handler(t.Context())
+		must(t, err)
+		l, err := w.Login(t.Context(), "maria@example.com")
+		must(t, err)
+		s, err := w.Session(t.Context(), a, l)
+		must(t, err)
+		take()
+		ask(t, h, a, access.Allow, 1, s)
+		if use := take(); use.ReadUnits != 1+measure.ReadsPerSecond || use.S3 > 1 || use.KMS != 0 {
+			t.Errorf("%+v", use)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"testing/fstest"
 	"time"
@@ -219,3 +220,14 @@ func errorOf(a api.Answer) error {
 }
 
 var errShort = fmt.Errorf("the answer is short")
+
+// Vars is the environment of a function of this world, credentials included.
+func (w *World) Vars() map[string]string {
+	vars := maps.Clone(w.place.Vars)
+	for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"} {
+		if v := w.getenv(k); v != "" {
+			vars[k] = v
+		}
+	}
+	return vars
+}

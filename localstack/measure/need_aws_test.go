@@ -100,3 +100,8 @@ func (a *account) charged() (read, write float64) {
 	a.read, a.write = 0, 0
 	return read, write
 }
+
+func TestCrowdOnDynamoDB(t *testing.T) {
+	w, meter, _ := onDynamoDB(t)
+	crowded(t, w, meter)
+}

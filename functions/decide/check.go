@@ -113,6 +113,11 @@ func (c *checking) ask(ctx context.Context, a *api.Ask) ([]access.Decision, erro
 	if err != nil {
 		return nil, err
 	}
+	leave, err := c.large(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if err := c.fetch(ctx, a, c.now); err != nil {
 		return nil, err
 	}

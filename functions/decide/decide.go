@@ -41,6 +41,7 @@ type Config struct {
 type decider struct {
 	Config
 	live    *live
+	uploads chan struct{} // one for each Ask whose uploaded commands are in memory
 	agents  *agents.Guard
 	classes classes
 }
@@ -62,7 +63,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &decider{Config: c, live: newLive(maxLive), agents: agents.NewGuard(c.Items, c.Now)}
+	d := &decider{Config: c, live: newLive(maxLive), uploads: make(chan struct{}, maxLarge), agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+api.PathOpen, signed(d, d.open))
 	mux.HandleFunc("POST "+api.PathCheck, signed(d, d.check))

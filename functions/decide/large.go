@@ -22,6 +22,26 @@ import (
 // uploadLife is how long an upload may take: a permit does not live longer.
 const uploadLife = 2 * api.PermitLife
 
+// maxLarge is how many Asks with uploaded commands are decided at a time: each takes its commands' size several times over, and one call may
+// name as many as it names sessions.
+const maxLarge = 2
+
+// large waits until there is room for an Ask's uploaded commands; leave gives it back.
+func (d *decider) large(ctx context.Context, a *api.Ask) (leave func(), err error) {
+	if a.Uploaded == nil {
+		return func() {}, nil
+	}
+	select {
+	case d.uploads <- struct{}{}:
+		return func() {
+			a.Commands = nil
+			<-d.uploads
+		}, nil
+	case <-ctx.Done():
+		return nil, d.noDecision(ctx, "the uploads", ctx.Err())
+	}
+}
+
 // uploadName is where the commands of an Ask are put. What is put is not evidence: it is read once, and expires.
 func uploadName(s access.SessionID, first access.CommandID) string {
 	return "uploads/" + string(s) + "/" + string(first)
@@ -77,6 +97,9 @@ func (d *decider) fetch(ctx context.Context, a *api.Ask, now time.Time) error {
 	}
 	if sum := sha256.Sum256(b); int64(len(b)) != up.Bytes || !bytes.Equal(sum[:], up.SHA256) {
 		return api.Because(api.ErrBadRequest, "upload them again, under another id", "the commands that were uploaded are others than those that are asked about")
+	}
+	if err := api.Bounded(b); err != nil {
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()

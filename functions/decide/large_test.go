@@ -187,6 +187,7 @@ func TestUploadedCommandsAreHeldToWhatWasSaid(t *testing.T) {
 		"in both places":  {func(_ *api.Uploaded, a *api.Ask) { a.Commands = []access.Command{{}} }, nil, "error:bad_request"},
 		"no commands":     {nil, func([]byte) []byte { return []byte("[]") }, "error:bad_request"},
 		"no JSON":         {nil, func([]byte) []byte { return []byte("x") }, "error:bad_request"},
+		"millions":        {nil, func([]byte) []byte { return []byte("[" + strings.Repeat("{},", 5_000_000) + "{}]") }, "error:too_large"},
 		"something more":  {nil, func(b []byte) []byte { return append(b, "[]"...) }, "error:bad_request"},
 		"a field unknown": {nil, func(b []byte) []byte { return bytes.Replace(b, []byte(`"verb"`), []byte(`"more":1,"verb"`), 1) }, "error:bad_request"},
 		"another command": {nil, func(b []byte) []byte { return bytes.Replace(b, []byte(`"id":"01`), []byte(`"id":"02`), 1) }, "error:bad_request"},

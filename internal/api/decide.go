@@ -141,8 +141,8 @@ const (
 // ChangesRequest asks what a live agent must know.
 type ChangesRequest struct {
 	Agent     access.AgentName    `json:"agent"`
-	Sessions  []LiveSession       `json:"sessions"`  // at most 1000 a call
-	Approvals []access.ApprovalID `json:"approvals"` // being waited for
+	Sessions  []LiveSession       `json:"sessions"`        // at most 1000 a call
+	Approvals []access.ApprovalID `json:"approvals"`       // being waited for
 	Spool     *Spool              `json:"spool,omitempty"` // now and then, for the broker's figures
 }
 

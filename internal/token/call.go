@@ -157,6 +157,9 @@ func ReadAgent(r *http.Request, ca *x509.Certificate, now time.Time, v any) (Age
 	if err := sameBody(digest, body); err != nil {
 		return Agent{}, refuseAgent(err)
 	}
+	if err := api.Bounded(body); err != nil {
+		return Agent{}, err
+	}
 	if err := strict(body, v); err != nil {
 		return Agent{}, api.Because(api.ErrBadRequest, "", "body: %v", err)
 	}

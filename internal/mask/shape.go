@@ -29,17 +29,17 @@ const (
 	Time            // 00:00:00
 	Timestamp       // 1970-01-01 00:00:00
 	Zoned           // 1970-01-01 00:00:00+00
-	shapes_
+	shapeCount
 )
 
-var texts = [shapes_]string{
+var texts = [shapeCount]string{
 	Small: "0", Integer: "0", Big: "0", Float: "0", Double: "0", Numeric: "0", Boolean: "f", Bytes: `\x`, JSON: `"` + Hidden + `"`,
 	JSONB: `"` + Hidden + `"`, UUID: "00000000-0000-0000-0000-000000000000",
 	DateOnly: "1970-01-01", Time: "00:00:00", Timestamp: "1970-01-01 00:00:00", Zoned: "1970-01-01 00:00:00+00",
 }
 
 // binaries are the same values as PostgreSQL sends them: dates count days from 2000, times microseconds.
-var binaries = [shapes_]string{
+var binaries = [shapeCount]string{
 	Small: "\x00\x00", Integer: "\x00\x00\x00\x00", Big: "\x00\x00\x00\x00\x00\x00\x00\x00", Float: "\x00\x00\x00\x00",
 	Double: "\x00\x00\x00\x00\x00\x00\x00\x00", Numeric: "\x00\x00\x00\x00\x00\x00\x00\x00", Boolean: "\x00", Bytes: "",
 	JSON: `"` + Hidden + `"`, JSONB: "\x01" + `"` + Hidden + `"`, UUID: "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
@@ -54,7 +54,7 @@ const Longest = 36
 // and then dst is unchanged. A hash of a number is a number, of a UUID a UUID; a date that is cut stays a date.
 func (m Masker) AppendAs(dst, v []byte, s Shape, inBinary bool) (out []byte, null bool) {
 	switch {
-	case m.kind == kindNull, s == Nothing, s >= shapes_:
+	case m.kind == kindNull, s == Nothing, s >= shapeCount:
 		return dst, true
 	case s == Text:
 		return m.Append(dst, v), false

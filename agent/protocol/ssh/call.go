@@ -18,16 +18,49 @@ var systemDirs = []string{"/bin", "/usr/bin", "/sbin", "/usr/sbin"}
 // harmless are the variables that a command may be started with: they change how it shows things, not what it does.
 var harmless = regexp.MustCompile(`^(LANG|LANGUAGE|LC_[A-Z]+|TZ|TERM|COLUMNS|LINES|NO_COLOR|DEBIAN_FRONTEND)$`)
 
+// shows says whether a variable changes no more than how a command shows things. In some encodings a byte of a letter is a shell's backslash.
+func shows(name, value string) bool {
+	encodes := name == "LANG" || strings.HasPrefix(name, "LC_")
+	return harmless.MatchString(name) && (!encodes || localeValue.MatchString(value))
+}
+
+// computing are the words of shells that compute what stands in brackets, and run what they find in it, quoted or not.
+var computing = []string{"printf", "test", "[", "wait", "exit", "break", "continue", "umask", "cd"}
+
+// computed says whether one of these would run something that its argument holds.
+func computed(name string, args []word) bool {
+	if !slices.Contains(computing, name) {
+		return false
+	}
+	for i, a := range args {
+		switch {
+		case name == "printf" && i == 0 && (!a.known || strings.HasPrefix(a.text, "-") && a.text != "--"):
+			return true // printf -v 'x[$(rm y)]'
+		case !a.known:
+		case strings.Contains(a.text, "[") && strings.ContainsAny(a.text, "$`"):
+			return true
+		case strings.HasPrefix(name, "t") || name == "[":
+			if a.text == "-v" || a.text == "-R" {
+				return true
+			}
+		case name == "wait" && strings.HasPrefix(a.text, "-"):
+			return true
+		}
+	}
+	return false
+}
+
 // call reads one simple command.
 func (w *walker) call(c *syntax.CallExpr) {
 	for _, a := range c.Assigns {
-		if a.Name == nil || !harmless.MatchString(a.Name.Value) || a.Append || a.Index != nil || a.Array != nil {
-			w.unsure("it sets a variable")
-		}
+		v := word{known: true}
 		if a.Value != nil {
-			if v := w.word(a.Value); !v.known {
+			if v = w.word(a.Value); !v.known {
 				w.unsure("a variable's value is computed")
 			}
+		}
+		if a.Name == nil || !shows(a.Name.Value, v.text) || a.Append || a.Index != nil || a.Array != nil {
+			w.unsure("it sets a variable")
 		}
 	}
 	if len(c.Args) == 0 {
@@ -60,6 +93,9 @@ func (w *walker) start(args []word) {
 	if strings.Contains(name, "/") {
 		w.strange(name)
 		return
+	}
+	if computed(name, args[1:]) {
+		w.unsure("a shell may run what an argument of " + name + " holds")
 	}
 	if f, ok := special()[name]; ok {
 		f(w, name, args[1:])
@@ -152,12 +188,15 @@ func (w *walker) file(e access.Effect, a word) {
 	case p == "/dev/null", p == "/dev/zero" && e == access.Read:
 	case strings.HasPrefix(p, "/dev/tcp/"), strings.HasPrefix(p, "/dev/udp/"):
 		w.unsure("it opens a connection through the shell")
-	case strings.HasPrefix(p, "/dev/fd/"), strings.HasPrefix(p, "/proc/self/"), p == "/dev/stdin", p == "/dev/stdout", p == "/dev/stderr":
+	case strings.HasPrefix(p, "/dev/fd/"), elsewhere.MatchString(p), p == "/dev/stdin", p == "/dev/stdout", p == "/dev/stderr":
 		w.unsure("it names what is open already")
 	default:
 		w.touch(e, access.KindPath, p)
 	}
 }
+
+// elsewhere are names that every Linux has for what lies somewhere else.
+var elsewhere = regexp.MustCompile(`^/proc/(self|thread-self|[^/]+/(root|cwd|exe|fd|fdinfo|task|map_files|ns))(/|$)`)
 
 // tree reports an effect on a path and everything below it.
 func (w *walker) tree(e access.Effect, a word) {

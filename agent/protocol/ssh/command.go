@@ -17,6 +17,15 @@ type shell struct {
 	user string // that the agent logs in as
 	home string // its home directory, absolute; empty where the host does not tell
 	cwd  string // where relative paths start; empty where it is not known
+	work *int   // what reading has cost so far; nil: it is not counted
+}
+
+// spend counts what is read, over all that a line holds: lines in lines are read again and again.
+func (s shell) spend(n int) bool {
+	if s.work != nil {
+		*s.work += n
+	}
+	return s.work == nil || *s.work <= maxWork
 }
 
 const (
@@ -26,6 +35,8 @@ const (
 	maxNesting = 8
 	// maxDepth bounds brackets of the grammar, so that reading a line cannot use up the stack.
 	maxDepth = 200
+	// maxWork bounds reading, in bytes parsed and statements looked at: loops and lines in lines double it with every level.
+	maxWork = 32 * maxCommand
 )
 
 // analyse says what a command line does. It is pure, takes any bytes, and never calls complete what it could not read.
@@ -41,7 +52,11 @@ func analyse(text string, sh shell) access.Command {
 		cmd.Refused = &access.Refusal{Rule: "ssh.empty-command", Hint: "there is nothing to run"}
 		return cmd
 	}
+	sh.work = new(int)
 	f := read(text, sh, 0)
+	if text[0] == '-' || text[0] == '+' {
+		f.why = "the shell takes it for an option of its own"
+	}
 	cmd.Touches, cmd.Complete, cmd.Why = f.touches, f.why == "", f.why
 	if cmd.Complete && len(cmd.Touches) == 0 {
 		cmd.Touches = []access.Touch{{Effect: access.Execute, Resource: access.Resource{Kind: access.KindProgram, Name: "true"}}}
@@ -70,6 +85,9 @@ func read(text string, sh shell, nesting int) facts {
 	if why := readable(text); why != "" {
 		return facts{why: why, shape: []string{"?"}}
 	}
+	if !sh.spend(2 * len(text)) {
+		return facts{why: tooDeep, shape: []string{"?"}}
+	}
 	as := func(v syntax.LangVariant) (f facts) {
 		defer func() {
 			if recover() != nil { // which could only be a fault of the library
@@ -94,6 +112,8 @@ func read(text string, sh shell, nesting int) facts {
 	return bash
 }
 
+const tooDeep = "it nests too deep"
+
 // readable says what keeps a text from being looked at at all.
 func readable(text string) string {
 	if !utf8.ValidString(text) {
@@ -112,12 +132,12 @@ func readable(text string) string {
 			return "it holds control characters"
 		case c == '(' || c == '{' || c == '`' || c == '[':
 			if depth++; depth > maxDepth {
-				return "it nests too deep"
+				return tooDeep
 			}
 		}
 	}
 	if n := strings.Count(text, "if ") + strings.Count(text, "while ") + strings.Count(text, "until ") + strings.Count(text, "case ") + strings.Count(text, "for "); n > maxDepth {
-		return "it nests too deep"
+		return tooDeep
 	}
 	return ""
 }
@@ -207,6 +227,10 @@ func (w *walker) apart(list ...*syntax.Stmt) {
 }
 
 func (w *walker) stmt(s *syntax.Stmt) {
+	if !w.sh.spend(1) {
+		w.unsure(tooDeep)
+		return
+	}
 	if s.Coprocess || s.Disown {
 		w.unsure("it starts a coprocess")
 	}
@@ -261,7 +285,7 @@ func (w *walker) loop(c *syntax.WhileClause) {
 	w.loops++
 	defer func() { w.loops-- }()
 	if w.loops > maxLoops {
-		w.unsure("it nests too deep")
+		w.unsure(tooDeep)
 		return
 	}
 	w.cwd = w.still(append(slices.Clone(c.Cond), c.Do...))
@@ -320,7 +344,9 @@ func (w *walker) binary(c *syntax.BinaryCmd) {
 		}
 	case syntax.Pipe:
 		w.apart(c.X)
-		w.apart(c.Y)
+		if w.stmt(c.Y); w.cwd != before {
+			w.cwd = "" // in some shells the last one of a pipe moves those behind it
+		}
 	default:
 		w.unsure("it uses a pipe that only some shells have")
 		w.apart(c.X)
@@ -362,6 +388,9 @@ func (w *walker) word(sw *syntax.Word) word {
 					out.known, out.tilde = false, false // ~user, or something that quoting makes none
 				}
 			}
+			if strings.Contains(text, "~") && assigns(sw) {
+				out.known = false // bash puts the home in its place, others do not
+			}
 			lit, ok := unquoted(text, len(sw.Parts) == 1)
 			if !ok {
 				out.glob, out.known = true, false
@@ -384,6 +413,14 @@ func (w *walker) word(sw *syntax.Word) word {
 	}
 	out.text = b.String()
 	return out
+}
+
+// assignment is the shape of a word in which bash replaces a ~ behind = and : as well.
+var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\[.*\])?\+?=`)
+
+func assigns(sw *syntax.Word) bool {
+	first, ok := sw.Parts[0].(*syntax.Lit)
+	return ok && assignment.MatchString(first.Value)
 }
 
 func (w *walker) quoted(parts []syntax.WordPart, b *strings.Builder, out *word) {

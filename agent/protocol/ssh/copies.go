@@ -33,10 +33,8 @@ func (w *walker) output(name string, args []word, letter string) {
 		switch at := strings.Index(a.text, letter); {
 		case a.known && a.text == "-"+letter && i+1 < len(args):
 			w.file(access.Write, args[i+1])
-			return
 		case a.known && strings.HasPrefix(a.text, "-"+letter):
 			w.file(access.Write, word{text: a.text[2:], known: true})
-			return
 		case a.known && strings.HasPrefix(a.text, "-") && at > 0:
 			w.strange(name) // inside a cluster
 			return
@@ -154,12 +152,12 @@ var sedScript = regexp.MustCompile(`^([0-9]+|\$|[0-9]+,([0-9]+|\$))?[pdq=]$|^(s/
 
 func (w *walker) sed(name string, args []word) {
 	files, opts, ok := split(program{flags: "nErsuzi", valued: "e", long: "quiet silent regexp-extended"}, args)
-	if !ok || strings.Contains(opts, "e") || len(files) == 0 || !files[0].known || !sedScript.MatchString(files[0].text) {
+	if !ok || strings.Contains(opts, "e") || len(files) == 0 || !files[0].known || files[0].tilde || !sedScript.MatchString(files[0].text) {
 		w.strange(name)
 		return
 	}
 	for _, a := range args {
-		if a.known && strings.HasPrefix(a.text, "-") && strings.Contains(a.text, "i") && a.text != "-i" && !strings.HasSuffix(a.text, "i") {
+		if a.known && strings.HasPrefix(a.text, "-") && strings.Contains(a.text, "i") && strings.Index(a.text, "i") != len(a.text)-1 {
 			w.strange(name) // what follows -i is a suffix of a second file
 		}
 	}

@@ -95,13 +95,17 @@ func (l *lines) serve(ctx context.Context) {
 	}
 }
 
+// maxLines bounds one statement: with each line all of it is read again, to see whether it has ended.
+const maxLines = 1000
+
 // statement reads lines until they are something that a shell would run. An error with a text is what comes after it.
 func (l *lines) statement() (string, error) {
 	var text strings.Builder
-	for {
+	for n := 0; ; n++ {
 		line, err := l.line(text.Len() > 0)
 		if errors.Is(err, errDropped) {
 			text.Reset()
+			n = 0
 			continue
 		}
 		if err != nil && (l.editor != nil || line == "") {
@@ -112,11 +116,14 @@ func (l *lines) statement() (string, error) {
 		switch {
 		case len(whole) > maxCommand:
 			return "", errors.New("a command has at most 32768 bytes")
+		case n > maxLines && text.Len() > 1:
+			return "", errors.New("a command has at most 1000 lines")
 		case err != nil:
 			return whole, err
 		case unfinished(whole):
 		case strings.TrimSpace(whole) == "":
 			text.Reset()
+			n = 0
 		default:
 			return whole, nil
 		}

@@ -51,13 +51,13 @@ var plainPrograms = map[string]program{
 	"paste":   {flags: "sz", valued: "d", on: access.Read},
 	"comm":    {flags: "123z", on: access.Read},
 	"cmp":     {flags: "bls", valued: "in", on: access.Read},
-	"diff":    {flags: "abBcdeEiInNpqsStTuwyZ", valued: "CUW", long: "brief unified context color side-by-side", on: access.Read, tree: "r"},
+	"diff":    {flags: "abBcdeEiInNpqsStTuwyZ", valued: "CUW", long: "brief unified context color side-by-side", on: access.Read, tree: "*"}, // of a directory every file, or the one of the other's name
 	"base64":  {flags: "di", valued: "w", long: "decode wrap", on: access.Read},
 	"zcat":    {flags: "fqv", on: access.Read},
 	"column":  {flags: "ntx", valued: "cNos", on: access.Read},
 	"tr":      {flags: "cCdst", free: true}, "fold": {flags: "bs", valued: "w", on: access.Read}, "expand": {flags: "i", valued: "t", on: access.Read},
 	"grep": grep, "egrep": grep, "fgrep": grep,
-	"rmdir":    {flags: "pv", long: "ignore-fail-on-non-empty parents verbose", on: access.Write},
+	"rmdir":    {flags: "v", long: "ignore-fail-on-non-empty verbose", on: access.Write},
 	"mkdir":    {flags: "pv", valued: "m", long: "parents verbose mode", on: access.Write},
 	"touch":    {flags: "acfhm", valued: "dt", long: "no-create date time", on: access.Write},
 	"tee":      {flags: "aip", long: "append", on: access.Write},
@@ -70,7 +70,7 @@ var plainPrograms = map[string]program{
 	"rm":       {flags: "dfiIrRv", long: "force recursive verbose dir interactive one-file-system no-preserve-root preserve-root", on: access.Write, tree: "rR"},
 }
 
-var grep = program{flags: "abcEFGHhiIlLnoqsTuvwxyzZP0123456789", valued: "ABCmed", on: access.Read, least: 1, tree: "rR",
+var grep = program{flags: "abcEFGHhiIlLnoqsTuvwxyzZP0123456789", valued: "ABCme", on: access.Read, least: 1, tree: "rR",
 	long: "ignore-case invert-match count line-number no-filename with-filename files-with-matches only-matching quiet color colour extended-regexp fixed-strings perl-regexp word-regexp line-regexp after-context before-context context max-count include exclude exclude-dir recursive"}
 
 // deleters remove what they name.
@@ -123,6 +123,8 @@ func (w *walker) operands(p program, name string, args []word) {
 	}
 	for _, f := range files {
 		switch {
+		case name == "strings" && strings.HasPrefix(f.text, "@"), name == "zcat" && !strings.HasSuffix(f.text, ".gz"):
+			w.strange(name) // a file of more arguments; one that is there by another name
 		case f.known && f.text == "-" && !f.tilde && p.on == access.Read:
 		case whole:
 			w.tree(p.on, f)
@@ -133,7 +135,7 @@ func (w *walker) operands(p program, name string, args []word) {
 }
 
 // recursion is the letter of long options that mean the same.
-var recursion = map[string]string{"recursive": "r", "regexp": "e"}
+var recursion = map[string]string{"recursive": "r", "regexp": "e", "archive": "a", "symbolic": "s"}
 
 // split parts options from operands as getopt_long does, and refuses options that the program is not known to have. opts are the letters that were given.
 func split(p program, args []word) (operands []word, opts string, ok bool) {

@@ -57,7 +57,7 @@ func (w *walker) cd(_ string, args []word) {
 	switch {
 	case len(args) == 0:
 		w.cwd = w.sh.home
-	case len(args) > 1 || !args[0].known || args[0].text == "-" && !args[0].tilde:
+	case len(args) > 1 || !args[0].known || strings.HasPrefix(args[0].text, "-") && !args[0].tilde:
 		w.unsure("where cd leads is computed")
 		w.cwd = ""
 	default:

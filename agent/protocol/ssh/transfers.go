@@ -83,7 +83,17 @@ func (w *walker) git(name string, args []word) {
 	if name == "git-receive-pack" {
 		e = access.Write
 	}
-	w.transferred(e, files[0])
+	to := files[0]
+	if to.known && !to.tilde && strings.HasPrefix(to.text, "~") { // git itself puts a home in its place
+		if to.text, to.tilde = to.text[1:], true; to.text != "" && to.text[0] != '/' {
+			w.unsure("it names another user's home")
+		}
+	}
+	w.transferred(e, to)
+	if to.known && !strings.HasSuffix(to.text, ".git") { // which git tries as well
+		to.text = strings.TrimRight(to.text, "/") + ".git"
+		w.transferred(e, to)
+	}
 }
 
 // sftpServer would carry files that nobody decides one by one.

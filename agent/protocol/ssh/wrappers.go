@@ -45,26 +45,57 @@ func wrapped(name string, args []word) (rest []word, ok bool) {
 		}
 		at++
 		if next {
+			if at < len(args) && !args[at].known {
+				return nil, false // several words may take its place
+			}
 			at++
 		}
 	}
-	at += p.operands
+	for range p.operands {
+		if at < len(args) && !args[at].known {
+			return nil, false
+		}
+		at++
+	}
 	if at > len(args) {
 		return nil, true
 	}
 	return args[at:], true
 }
 
+// odd is a program that starts another one by words that are not known.
+func (w *walker) odd(name string, args []word) {
+	if slices.ContainsFunc(args, func(a word) bool { return !a.known }) {
+		w.unsure("an argument of " + name + " is computed")
+	}
+	w.strange(name)
+}
+
+// away is a program that another one starts where the home may be another than the line's own.
+func (w *walker) away(args []word) {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if a.tilde && w.sh.home != "" {
+			args[i].text, args[i].tilde = w.sh.home+a.text, false
+		}
+	}
+	home := w.sh.home
+	w.sh.home = ""
+	w.inner(args)
+	w.sh.home = home
+}
+
 func (w *walker) wrapper(name string, args []word) {
 	rest, ok := wrapped(name, args)
 	if !ok || len(rest) == 0 {
-		w.strange(name)
+		w.odd(name, args)
 		return
 	}
+	options := len(rest) < len(args)
 	if name == "env" {
 		for len(rest) > 0 && strings.Contains(rest[0].text, "=") {
-			key, _, _ := strings.Cut(rest[0].text, "=")
-			if !rest[0].known || !harmless.MatchString(key) {
+			key, value, _ := strings.Cut(rest[0].text, "=")
+			if !rest[0].known || rest[0].tilde || !shows(key, value) {
 				w.unsure("it sets a variable")
 			}
 			rest = rest[1:]
@@ -73,11 +104,14 @@ func (w *walker) wrapper(name string, args []word) {
 			w.strange(name) // it shows the environment
 		}
 	}
-	if name == "command" || name == "builtin" {
+	switch {
+	case name == "command" || name == "builtin":
 		w.startAny(rest)
-		return
+	case name == "env" && options: // -i and -u take the home away
+		w.away(rest)
+	default:
+		w.inner(rest)
 	}
-	w.inner(rest)
 }
 
 // startAny is for what the shell itself starts, which may move it.
@@ -91,17 +125,17 @@ func (w *walker) sudo(name string, args []word) {
 	w.touch(access.Grant, access.KindProgram, name)
 	rest, ok := wrapped(name, args)
 	if !ok || len(rest) == 0 || strings.Contains(rest[0].text, "=") {
-		w.strange(name)
+		w.odd(name, args)
 		return
 	}
-	w.inner(rest)
+	w.away(rest)
 }
 
 func (w *walker) su(name string, args []word) {
 	w.touch(access.Grant, access.KindProgram, name)
 	for i, a := range args {
-		if a.known && (a.text == "-c" || a.text == "--command") && i+1 < len(args) && args[i+1].known {
-			w.nested(args[i+1].text, shell{user: w.sh.user})
+		if a.known && (a.text == "-c" || a.text == "--command") && i+1 < len(args) && args[i+1].known && !args[i+1].tilde {
+			w.nested(args[i+1].text, shell{user: w.sh.user, work: w.sh.work})
 		}
 	}
 	w.unsure("it starts another user's shell")
@@ -111,7 +145,7 @@ func (w *walker) xargs(name string, args []word) {
 	w.unsure("what xargs runs comes from its input")
 	rest, ok := wrapped(name, args)
 	if !ok {
-		w.strange(name)
+		w.odd(name, args)
 		return
 	}
 	w.inner(append(slices.Clone(rest), word{}))
@@ -120,20 +154,20 @@ func (w *walker) xargs(name string, args []word) {
 func (w *walker) eval(_ string, args []word) {
 	texts := make([]string, len(args))
 	for i, a := range args {
-		if !a.known {
+		if !a.known || a.tilde || i == 0 && strings.HasPrefix(a.text, "-") {
 			w.unsure("it runs a command line that is computed")
 			return
 		}
 		texts[i] = a.text
 	}
-	w.nested(strings.Join(texts, " "), shell{user: w.sh.user, home: w.sh.home, cwd: w.cwd})
+	w.nested(strings.Join(texts, " "), shell{user: w.sh.user, home: w.sh.home, cwd: w.cwd, work: w.sh.work})
 	w.cwd = ""
 }
 
 // nested reads a command line inside a command line.
 func (w *walker) nested(text string, sh shell) {
 	if w.nesting >= maxNesting {
-		w.unsure("it nests too deep")
+		w.unsure(tooDeep)
 		return
 	}
 	f := read(text, sh, w.nesting+1)
@@ -176,14 +210,14 @@ func (w *walker) shell(name string, args []word) {
 			for len(rest) > 0 && rest[0].known && rest[0].text != "-" && shellFlags.MatchString(rest[0].text) {
 				rest = rest[1:] // sh -c -e LINE
 			}
-			if len(rest) == 0 || !rest[0].known {
+			if len(rest) == 0 || !rest[0].known || rest[0].tilde || strings.HasPrefix(rest[0].text, "-") || strings.HasPrefix(rest[0].text, "+") {
 				w.unsure("the line that " + name + " runs is computed")
 				return
 			}
 			if name == "zsh" || strings.Contains(a.text, "l") {
 				w.unsure("it is read by another shell, or after files that are not looked into")
 			}
-			w.nested(rest[0].text, shell{user: w.sh.user, home: w.sh.home, cwd: w.cwd})
+			w.nested(rest[0].text, shell{user: w.sh.user, home: w.sh.home, cwd: w.cwd, work: w.sh.work})
 			return
 		default:
 			w.script(name, a)

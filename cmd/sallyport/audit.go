@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -112,7 +113,11 @@ func verifyDir(ctx context.Context, where, keyFile, savedFile string) (audit.Rep
 }
 
 func printReport(w io.Writer, r audit.Report) {
-	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+	// What it says quotes entries and names of files, which may be anybody's: none of it moves the cursor or begins a line.
+	p := func(format string, args ...any) {
+		line := strings.TrimSuffix(fmt.Sprintf(format, args...), "\n")
+		_, _ = fmt.Fprintln(w, inline(line))
+	}
 	if r.Checkpoint.Origin != "" {
 		p("checkpoint   %s, %d entries, signed %s\n", r.Checkpoint.Origin, r.Checkpoint.Size, r.Checkpoint.Time)
 		p("contents     %d sessions, %d commands, %d approvals used, %d outcomes unknown, %d entries not sealed yet\n",
@@ -232,7 +237,7 @@ func printEntry(w io.Writer, e audit.Entry, asJSON bool) error {
 	case e.Approval != nil:
 		what = fmt.Sprintf("approval %s %s by %s", e.Approval.ID, e.Approval.Status, e.Approval.By)
 	}
-	_, err := fmt.Fprintf(w, "%s %-8s %-10s %-30s %q\n", e.Time.Format("15:04:05.000"), e.Kind, e.Target, who, what)
+	_, err := fmt.Fprintf(w, "%s %-8s %-10s %-30s %q\n", e.Time.Format("15:04:05.000"), inline(string(e.Kind)), inline(string(e.Target)), inline(who), what)
 	return err
 }
 

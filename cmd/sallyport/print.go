@@ -47,6 +47,11 @@ func unfit(r rune) bool {
 	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
 }
 
+// inline is shown where a line has a meaning of its own: a name with a line end would otherwise write the next one.
+func inline(s string) string {
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(shown(s))
+}
+
 // oneLine is shown on a single line of at most n characters.
 func oneLine(s string, n int) string {
 	s = strings.Join(strings.Fields(shown(s)), " ")
@@ -67,7 +72,7 @@ func groupsOf(groups []string) string {
 	if len(groups) == 0 {
 		return ""
 	}
-	return " (" + shown(strings.Join(groups, ", ")) + ")"
+	return " (" + inline(strings.Join(groups, ", ")) + ")"
 }
 
 func grantlets(c access.Capability) string {
@@ -83,9 +88,9 @@ func grantlets(c access.Capability) string {
 
 func printWhoami(w io.Writer, me api.Whoami) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s%s\n", shown(me.Lineage.Chain()), groupsOf(me.Lineage.Groups))
+	fmt.Fprintf(&b, "%s%s\n", inline(me.Lineage.Chain()), groupsOf(me.Lineage.Groups))
 	if p := me.Lineage.Actor().Purpose; p != "" {
-		fmt.Fprintf(&b, "purpose   %s\n", shown(p))
+		fmt.Fprintf(&b, "purpose   %s\n", inline(p))
 	}
 	fmt.Fprintf(&b, "may       %s\n", grantlets(me.Capability))
 	var roles []string
@@ -119,8 +124,11 @@ func printApprovals(w io.Writer, all []api.ApprovalView) error {
 func printApproval(w io.Writer, v api.ApprovalView) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "approval  %s (%s)\nhold      %s\nwho       %s\ntarget    %s, database %s, role %s\n",
-		v.ID, v.Status, shown(v.Hold), shown(v.Lineage.Chain()), v.Target, shown(v.State.Database), shown(v.State.Role))
+		v.ID, v.Status, inline(v.Hold), inline(v.Lineage.Chain()), v.Target, inline(v.State.Database), inline(v.State.Role))
 	fmt.Fprintf(&b, "session   %s\ncommand   %s\n\n%s\n\n", v.Session, v.Command, indent(shown(v.Text)))
+	if v.State.Prepared != "" {
+		fmt.Fprintf(&b, "it runs by a name\n\n%s\n\n", indent(shown(v.State.Prepared)))
+	}
 	for i, p := range v.Params {
 		fmt.Fprintf(&b, "  $%d = %s\n", i+1, paramWord(p))
 	}
@@ -129,9 +137,9 @@ func printApproval(w io.Writer, v api.ApprovalView) error {
 	}
 	fmt.Fprintf(&b, "created   %s\nexpires   %s\n", clock(v.Created), clock(v.Expires))
 	if v.By != "" {
-		fmt.Fprintf(&b, "verdict   %s by %s at %s%s\n", v.Status, shown(v.By), clock(v.DecidedAt), reasonWord(v.Reason))
+		fmt.Fprintf(&b, "verdict   %s by %s at %s%s\n", v.Status, inline(v.By), clock(v.DecidedAt), reasonWord(v.Reason))
 	}
-	fmt.Fprintf(&b, "link      %s\n", shown(v.Link))
+	fmt.Fprintf(&b, "link      %s\n", inline(v.Link))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -140,7 +148,7 @@ func reasonWord(s string) string {
 	if s == "" {
 		return ""
 	}
-	return ": " + shown(s)
+	return ": " + inline(s)
 }
 
 func paramWord(p access.Param) string {
@@ -151,9 +159,9 @@ func paramWord(p access.Param) string {
 }
 
 func touchWord(t access.Touch) string {
-	s := fmt.Sprintf("%s %s %s", t.Effect, t.Resource.Kind, shown(t.Resource.Name))
+	s := inline(fmt.Sprintf("%s %s %s", t.Effect, t.Resource.Kind, t.Resource.Name))
 	if len(t.Resource.Columns) > 0 {
-		s += " (" + shown(strings.Join(t.Resource.Columns, ", ")) + ")"
+		s += " (" + inline(strings.Join(t.Resource.Columns, ", ")) + ")"
 	}
 	return s
 }
@@ -177,14 +185,14 @@ func printSessions(w io.Writer, all []api.SessionView) error {
 func printSession(w io.Writer, s api.SessionView) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session   %s (%s)\ntarget    %s, through agent %s\nwho       %s%s\n",
-		s.ID, s.Status, s.Target, s.Agent, shown(s.Lineage.Chain()), groupsOf(s.Lineage.Groups))
+		s.ID, s.Status, s.Target, s.Agent, inline(s.Lineage.Chain()), groupsOf(s.Lineage.Groups))
 	for _, n := range s.Lineage.Path {
 		if n.Purpose != "" {
-			fmt.Fprintf(&b, "          %s is for: %s\n", shown(n.Name), shown(n.Purpose))
+			fmt.Fprintf(&b, "          %s is for: %s\n", inline(n.Name), inline(n.Purpose))
 		}
 	}
 	fmt.Fprintf(&b, "program   %s, process %d of user %d\nopened    %s\nclosed    %s\n",
-		shown(s.Client.Program), s.Client.PID, s.Client.UID, clock(s.Opened), clock(s.Closed))
+		inline(s.Client.Program), s.Client.PID, s.Client.UID, clock(s.Opened), clock(s.Closed))
 	for _, c := range s.Commands {
 		b.WriteString("\n")
 		commandWords(&b, c)
@@ -199,14 +207,17 @@ func printSession(w io.Writer, s api.SessionView) error {
 
 // commandWords tells one command: what it was, what was decided and why, who approved it, and what came back.
 func commandWords(b *strings.Builder, c api.CommandView) {
-	fmt.Fprintf(b, "#%d  %s  %s\n%s\n", c.Seq, clock(c.Time), shown(c.Verb), indent(shown(c.Text)))
+	fmt.Fprintf(b, "#%d  %s  %s\n%s\n", c.Seq, clock(c.Time), inline(c.Verb), indent(shown(c.Text)))
+	if c.Prepared != "" {
+		b.WriteString("    runs by a name\n" + indent(shown(c.Prepared)) + "\n")
+	}
 	if c.Large {
 		b.WriteString("    too large to be shown: `sallyport sessions export SESSION " + string(c.ID) + " --body FILE` writes all of it\n")
 	}
 	d := c.Decision
 	fmt.Fprintf(b, "    %s by rule %q\n", outcomeWord(d.Outcome), d.Rule)
 	for _, r := range d.Reasons {
-		fmt.Fprintf(b, "      because   %s\n", shown(r))
+		fmt.Fprintf(b, "      because   %s\n", inline(r))
 	}
 	for _, t := range c.Touches {
 		fmt.Fprintf(b, "      touches   %s\n", touchWord(t))
@@ -215,12 +226,12 @@ func commandWords(b *strings.Builder, c api.CommandView) {
 		fmt.Fprintf(b, "      with      %s\n", obligationWord(o))
 	}
 	if d.Hint != "" && d.Outcome != access.Allow {
-		fmt.Fprintf(b, "      next      %s\n", shown(d.Hint))
+		fmt.Fprintf(b, "      next      %s\n", inline(d.Hint))
 	}
 	if v := c.Approval; v != nil {
 		fmt.Fprintf(b, "      approval  %s %s", v.ID, v.Status)
 		if v.By != "" {
-			fmt.Fprintf(b, " by %s at %s%s", shown(v.By), clock(v.DecidedAt), reasonWord(v.Reason))
+			fmt.Fprintf(b, " by %s at %s%s", inline(v.By), clock(v.DecidedAt), reasonWord(v.Reason))
 		}
 		b.WriteString("\n")
 	}
@@ -240,14 +251,14 @@ func resultWord(c api.CommandView) string {
 	r := c.Result
 	s := statusOf(r.Status)
 	if r.Tag != "" {
-		s += ", " + shown(r.Tag)
+		s += ", " + inline(r.Tag)
 	}
 	if r.Error != "" {
-		s += ", error " + shown(r.Error)
+		s += ", error " + inline(r.Error)
 	}
 	s += fmt.Sprintf(", %d rows, %d bytes", r.Rows, r.Bytes)
 	for _, class := range slices.Sorted(maps.Keys(r.Masked)) {
-		s += fmt.Sprintf(", %d %s masked", r.Masked[class], shown(class))
+		s += fmt.Sprintf(", %d %s masked", r.Masked[class], inline(class))
 	}
 	return s + ", " + (time.Duration(r.Duration) * time.Microsecond).String()
 }
@@ -266,7 +277,7 @@ func printActors(w io.Writer, all []api.ActorView) error {
 }
 
 func actorWords(b *strings.Builder, v api.ActorView, in string) {
-	fmt.Fprintf(b, "%s%s  %s  %s until %s", in, shown(v.Node.Name), v.Node.ID, v.Status, clock(v.Expires))
+	fmt.Fprintf(b, "%s%s  %s  %s until %s", in, inline(v.Node.Name), v.Node.ID, v.Status, clock(v.Expires))
 	if v.Node.Purpose != "" {
 		fmt.Fprintf(b, "  %s", oneLine(v.Node.Purpose, 60))
 	}

@@ -455,6 +455,6 @@ func recordingWords(b *strings.Builder, all []api.RecordingView) {
 		if ended == "" {
 			ended = "running"
 		}
-		fmt.Fprintf(b, "  %s  #%d  %s, %d bytes, from %s, %s  %s\n", r.Command, r.Seq, shown(r.Kind), r.Bytes, clock(r.Started), shown(ended), oneLine(r.Name, 60))
+		fmt.Fprintf(b, "  %s  #%d  %s, %d bytes, from %s, %s  %s\n", r.Command, r.Seq, inline(r.Kind), r.Bytes, clock(r.Started), inline(ended), oneLine(r.Name, 60))
 	}
 }

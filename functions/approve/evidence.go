@@ -70,7 +70,7 @@ func (p *pages) session(ctx context.Context, rec session.Record, part span) (api
 	} else { // shredded: the normalised texts are left
 		p.Log.Info("a session's texts cannot be opened", "session", rec.ID, "error", err)
 	}
-	t := telling{p: p, rec: rec, key: key, view: sessionView(rec), at: map[access.CommandID]int{}}
+	t := telling{p: p, rec: rec, key: key, view: sessionView(rec), at: map[place]int{}}
 	for from := part.from; from.Before(part.to) && !t.done(); from = from.Add(minutesAtime * minute) {
 		to := from.Add(minutesAtime * minute)
 		if to.After(part.to) {
@@ -97,8 +97,14 @@ type telling struct {
 	rec  session.Record
 	key  []byte
 	view api.SessionView
-	at   map[access.CommandID]int
+	at   map[place]int
 	size int
+}
+
+// place is which command of a session something is about. The id alone does not say: its agent made it, and may have made it twice.
+type place struct {
+	seq uint64
+	id  string
 }
 
 // done says that there is nothing more to find, or no more room.
@@ -165,7 +171,7 @@ func (t *telling) minute(ctx context.Context, m time.Time, page store.Page) erro
 
 // add takes one entry. In order of SK a command comes before its verdict, claim and outcome.
 func (t *telling) add(e audit.Entry) {
-	id := access.CommandID(e.ID)
+	id := place{e.Seq, e.ID}
 	i, known := t.at[id]
 	switch {
 	case e.Kind == audit.KindCommand && e.Command != nil && e.Decision != nil && !known:
@@ -186,10 +192,10 @@ func (t *telling) add(e audit.Entry) {
 func (t *telling) command(e audit.Entry) api.CommandView {
 	c := api.CommandView{ID: access.CommandID(e.ID), Seq: e.Seq, Time: e.Time, Verb: e.Command.Verb, Text: e.Command.Normalised, Touches: e.Command.Touches, Decision: *e.Decision}
 	if body, err := audit.OpenBody(e.Command, c.ID, t.key); err == nil { // shredded: the normalised text stays
-		c.Text, c.Params = body.Text, body.Params
+		c.Text, c.Params, c.Prepared = body.Text, body.Params, body.Prepared
 	}
 	c.Large = e.Command.Large != nil // its text is elsewhere: this is the beginning of it, without literals
-	t.size += len(c.Text) + 256
+	t.size += len(c.Text) + len(c.Prepared) + 256
 	for _, v := range c.Params {
 		t.size += 2 * len(v.Value)
 	}

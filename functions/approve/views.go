@@ -60,7 +60,7 @@ func (p *pages) approvals(ctx context.Context, s scope, status string) ([]api.Ap
 		if !s.sees(rec.Lineage) || status != "" && v.Status != status {
 			continue
 		}
-		size += len(rec.Text) + 2*len(rec.Normalised) + 512
+		size += len(rec.Text) + len(rec.State.Prepared) + 2*len(rec.Normalised) + 512
 		for _, x := range rec.Params {
 			size += 2 * len(x.Value)
 		}

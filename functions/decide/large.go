@@ -147,7 +147,7 @@ func (p *plan) addLarge(ctx context.Context, cmd *access.Command, e audit.Entry,
 		dec = access.Decision{Command: cmd.ID, Seq: cmd.Seq, Digest: dec.Digest, Rule: api.RuleTooLarge, Hint: hint}
 	}
 	e.Decision = &dec
-	e.Command = &audit.Command{Verb: cmd.Verb, Digest: dec.Digest, State: cmd.State,
+	e.Command = &audit.Command{Verb: cmd.Verb, Digest: dec.Digest, State: audit.OpenState(cmd.State),
 		Why: fmt.Sprintf("the command's entry would have %d bytes: only its digest is kept", size)}
 	p.held = nil
 	p.entries, p.decisions = append(p.entries, e), append(p.decisions, dec)

@@ -61,6 +61,7 @@ type CommandView struct {
 	Verb     string           `json:"verb"`
 	Text     string           `json:"text"`
 	Params   []access.Param   `json:"params,omitempty"`
+	Prepared string           `json:"prepared,omitempty"` // what the target had prepared under the name that it ran by
 	Large    bool             `json:"large,omitempty"` // Text is the beginning of its normalised text: the rest lies beside the log
 	Touches  []access.Touch   `json:"touches"`
 	Decision access.Decision  `json:"decision"`

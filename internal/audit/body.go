@@ -15,6 +15,8 @@ import (
 type Body struct {
 	Text   string         `json:"text"`
 	Params []access.Param `json:"params,omitempty"`
+	// Prepared is access.State.Prepared: as much the exact text as Text, and like it not for the log's open part.
+	Prepared string `json:"prepared,omitempty"`
 	// Normalised is there where the entry has only the beginning of it.
 	Normalised string `json:"normalised,omitempty"`
 }
@@ -26,7 +28,7 @@ func CommandOf(c access.Command, digest string, dataKey []byte) (*Command, error
 	if err != nil {
 		return nil, err
 	}
-	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params})
+	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params, Prepared: c.State.Prepared})
 	if err != nil {
 		return nil, fmt.Errorf("encode command body: %w", err)
 	}
@@ -36,8 +38,14 @@ func CommandOf(c access.Command, digest string, dataKey []byte) (*Command, error
 	}
 	return &Command{
 		Verb: c.Verb, Digest: digest, Normalised: c.Normalised, Body: aead.Seal(nonce, nonce, plain, []byte(c.ID)),
-		State: c.State, Touches: c.Touches, Classes: c.Classes, Facts: c.Facts, Complete: c.Complete, Why: c.Why, Prepare: c.Prepare,
+		State: OpenState(c.State), Touches: c.Touches, Classes: c.Classes, Facts: c.Facts, Complete: c.Complete, Why: c.Why, Prepare: c.Prepare,
 	}, nil
+}
+
+// OpenState is what of a command's state stands in the log in the open: not the text that the target has prepared, which holds literals.
+func OpenState(s access.State) access.State {
+	s.Prepared = ""
+	return s
 }
 
 // OpenBody returns the exact command of an entry with this id.

@@ -36,7 +36,7 @@ func BodyName(s access.SessionID, c access.CommandID) string {
 // LargeCommandOf is CommandOf for a command that does not fit its entry, with the blob that must be stored before the entry. The whole
 // normalised text is in it as well: the entry says that it has only the beginning.
 func LargeCommandOf(c access.Command, digest string, dataKey []byte) (*Command, []byte, error) {
-	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params, Normalised: c.Normalised})
+	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params, Prepared: c.State.Prepared, Normalised: c.Normalised})
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode command body: %w", err)
 	}
@@ -47,7 +47,7 @@ func LargeCommandOf(c access.Command, digest string, dataKey []byte) (*Command, 
 	sum := sha256.Sum256(blob)
 	return &Command{
 		Verb: c.Verb, Digest: digest, Normalised: beginning(c.Normalised), Large: &Large{Stored: len(blob), SHA256: hex.EncodeToString(sum[:]), Normalised: len(c.Normalised)},
-		State: c.State, Touches: c.Touches, Classes: c.Classes, Facts: c.Facts, Complete: c.Complete, Why: c.Why, Prepare: c.Prepare,
+		State: OpenState(c.State), Touches: c.Touches, Classes: c.Classes, Facts: c.Facts, Complete: c.Complete, Why: c.Why, Prepare: c.Prepare,
 	}, blob, nil
 }
 

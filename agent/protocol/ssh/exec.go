@@ -119,15 +119,20 @@ func (c *channel) prepare(r *run, j job, target ssh.Channel) *access.Denied {
 	return nil
 }
 
-// ask is one question to the gate about one command, with its hold told on standard error. On a terminal Ctrl-C gives it up, which is a key there.
+// ask is one question to the gate about one command, with its hold told on standard error.
 func (c *channel) ask(ctx context.Context, cmd access.Command) (*gate.Permit, error) {
+	return c.asking(ctx, cmd, func() {})
+}
+
+// asking is ask; held is called if the command waits. On a terminal Ctrl-C gives it up, which is a key there.
+func (c *channel) asking(ctx context.Context, cmd access.Command, held func()) (*gate.Permit, error) {
 	if c.pty != nil {
 		waiting, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		ctx = waiting
 		c.input().wait(func() { cancel(nil) })
 	}
-	permits, err := c.l.s.Gate.Check(ctx, []access.Command{cmd}, func(h access.HeldCommand) { c.say(heldText(h)) })
+	permits, err := c.l.s.Gate.Check(ctx, []access.Command{cmd}, func(h access.HeldCommand) { held(); c.say(heldText(h)) })
 	if err != nil {
 		for _, p := range permits {
 			p.Done(access.Result{Status: access.StatusUnused})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/agent/gate"
@@ -78,8 +79,8 @@ func (f *files) onHandle(kind byte, id uint32, in *fields) error {
 	case fxpClose:
 		f.mu.Lock()
 		delete(f.handles, handle)
+		file.closed = true
 		f.mu.Unlock()
-		file.end(access.StatusOK)
 	}
 	if in.bad {
 		return errPacket
@@ -94,6 +95,7 @@ type intent struct {
 	deletes bool
 	content bool // of a file is shown
 	names   []string
+	whole   bool   // links are followed to the end of the first name, not only up to it
 	packet  *build // with the names that were decided in place of those that were sent
 }
 
@@ -147,6 +149,7 @@ func (f *files) intent(ctx context.Context, kind byte, in *fields) *intent {
 	}
 	one := func(verb string, e access.Effect, name string) *intent {
 		i.verb, i.names, i.packet = verb, []string{name}, packet(kind, 0).string(name).raw(in.b)
+		i.whole = kind == fxpStat || kind == fxpOpendir || kind == fxpSetstat
 		i.on(e, name)
 		return i
 	}
@@ -156,7 +159,7 @@ func (f *files) intent(ctx context.Context, kind byte, in *fields) *intent {
 		flags := in.uint32()
 		in.b = rest
 		name = f.real(ctx, name)
-		i.verb, i.names, i.packet = "SFTP OPEN", []string{name}, packet(kind, 0).string(name).raw(rest)
+		i.verb, i.names, i.packet, i.whole = "SFTP OPEN", []string{name}, packet(kind, 0).string(name).raw(rest), true
 		if i.content = flags&fxfRead != 0; i.content {
 			i.on(access.Read, name)
 			i.verb += " READ"
@@ -210,7 +213,7 @@ func (f *files) symlink(ctx context.Context, i *intent, p *build, target string,
 		to = path.Join(path.Dir(name), to)
 	}
 	to = f.real(ctx, to)
-	i.verb, i.names, i.packet = "SFTP SYMLINK", []string{to, name}, p.string(to).string(name)
+	i.verb, i.names, i.packet, i.whole = "SFTP SYMLINK", []string{to, name}, p.string(to).string(name), true
 	i.below(access.Read, to)
 	i.below(access.Write, to)
 	i.on(access.Write, name)
@@ -258,7 +261,7 @@ func (f *files) extended(ctx context.Context, id uint32, in *fields) error {
 func (f *files) hardlink(ctx context.Context, p *build, from string, in *fields) *intent {
 	to := f.link(ctx, in.path())
 	from = f.real(ctx, from)
-	i := &intent{verb: "SFTP LINK", names: []string{from, to}, packet: p.string(from).string(to)}
+	i := &intent{verb: "SFTP LINK", names: []string{from, to}, whole: true, packet: p.string(from).string(to)}
 	i.on(access.Read, from)
 	i.on(access.Write, from)
 	i.on(access.Write, to)
@@ -268,9 +271,14 @@ func (f *files) hardlink(ctx context.Context, p *build, from string, in *fields)
 // decide asks, and forwards or answers no: to this request only.
 func (f *files) decide(ctx context.Context, kind byte, id uint32, i *intent) error {
 	cmd := f.command(i)
-	permit, err := f.c.ask(ctx, cmd)
+	asked, held := time.Now(), atomic.Bool{}
+	permit, err := f.c.asking(ctx, cmd, func() { held.Store(true) })
 	if err != nil {
 		return f.deny(id, deniedBy(err))
+	}
+	if (held.Load() || time.Since(asked) > fresh) && !f.unmoved(ctx, i) {
+		permit.Done(access.Result{Status: access.StatusUnused})
+		return f.deny(id, errMoved)
 	}
 	r := &run{permit: permit, started: time.Now()}
 	writes := strings.HasSuffix(i.verb, " WRITE")
@@ -288,6 +296,26 @@ func (f *files) decide(ctx context.Context, kind byte, id uint32, i *intent) err
 		o.file = &file{run: r, write: writes, tape: tape}
 	}
 	return f.forward(o, i.packet)
+}
+
+// fresh is for how long a name is taken to lead where it led when it was looked at: what a reviewer looks at may lead elsewhere meanwhile.
+const fresh = 5 * time.Millisecond
+
+var errMoved = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.moved", Retryable: true,
+	Hint: "while this was decided, the name came to lead to another file: ask again for what is there now"}
+
+// unmoved says whether an operation's names still lead where they led.
+func (f *files) unmoved(ctx context.Context, i *intent) bool {
+	for n, name := range i.names {
+		now := f.link(ctx, name)
+		if n == 0 && i.whole {
+			now = f.real(ctx, name)
+		}
+		if now != name {
+			return false
+		}
+	}
+	return true
 }
 
 // deny answers one request with no.

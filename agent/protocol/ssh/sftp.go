@@ -58,6 +58,8 @@ type file struct {
 	write         bool
 	tape          *content // nil: it is not kept
 	read, written stream
+	asked         int  // requests about it that are not answered
+	closed, ended bool // the client has closed it; its record is written
 }
 
 // stream counts and hashes content that goes one way.
@@ -90,7 +92,19 @@ func (s *stream) tag(word string) string {
 	return fmt.Sprintf(" %s %d sha256:%s", word, s.bytes, hex.EncodeToString(s.sum.Sum(nil)))
 }
 
+// answered notes that a request about a file has its answer. What was asked before the file was closed may be answered behind that, and is in the
+// record as well.
+func (f *file) answered() {
+	if f.asked--; f.closed && f.asked == 0 {
+		f.end(access.StatusOK)
+	}
+}
+
 func (f *file) end(s access.Status) {
+	if f.ended {
+		return
+	}
+	f.ended = true
 	f.run.result.Status = s
 	f.run.result.Tag = strings.TrimSpace("closed" + f.read.tag("read") + f.written.tag("wrote"))
 	f.run.bytes.Store(f.read.bytes)
@@ -321,6 +335,9 @@ func (f *files) note(o *op, kind byte, in *fields) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if o.run == nil && o.file != nil {
+		defer o.file.answered()
+	}
 	switch {
 	case o.kind == fxpOpen || o.kind == fxpOpendir:
 		if kind == fxpHandle {
@@ -368,6 +385,9 @@ func (f *files) forward(o *op, p *build) error {
 	f.next++
 	id := f.next
 	f.pending[id] = o
+	if o.run == nil && o.file != nil {
+		o.file.asked++
+	}
 	f.mu.Unlock()
 	b := p.bytes()
 	b[5], b[6], b[7], b[8] = byte(id>>24), byte(id>>16), byte(id>>8), byte(id)
@@ -401,9 +421,12 @@ func (f *files) close() {
 		h.end(access.StatusCancelled)
 	}
 	for _, o := range f.pending {
-		if o.run != nil {
+		switch {
+		case o.run != nil:
 			o.run.result.Status = access.StatusLost
 			o.run.done()
+		case o.file != nil:
+			o.file.end(access.StatusLost)
 		}
 	}
 }

@@ -62,7 +62,7 @@ type CommandView struct {
 	Text     string           `json:"text"`
 	Params   []access.Param   `json:"params,omitempty"`
 	Prepared string           `json:"prepared,omitempty"` // what the target had prepared under the name that it ran by
-	Large    bool             `json:"large,omitempty"` // Text is the beginning of its normalised text: the rest lies beside the log
+	Large    bool             `json:"large,omitempty"`    // Text is the beginning of its normalised text: the rest lies beside the log
 	Touches  []access.Touch   `json:"touches"`
 	Decision access.Decision  `json:"decision"`
 	Approval *ApprovalView    `json:"approval,omitempty"`

@@ -16,7 +16,8 @@ const (
 // left out. It is not a screen: a full-screen program reads as what it sent, line by line. The zero Text is empty.
 type Text struct {
 	s     scanner
-	lines []string
+	lines [][]rune // the newest; once there are maxTextLines, a ring
+	first int      // the oldest of the ring
 	line  []rune
 	col   int
 	cut   bool
@@ -30,8 +31,16 @@ func (t *Text) Cut() bool { return t.cut }
 
 // String is the lines so far. It holds no control characters but newlines.
 func (t *Text) String() string {
-	return strings.Join(append(slices.Clone(t.lines), strings.TrimRight(string(t.line), " ")), "\n")
+	var b strings.Builder
+	for i := range t.lines {
+		b.WriteString(trimmed(t.lines[(t.first+i)%len(t.lines)]))
+		b.WriteByte('\n')
+	}
+	b.WriteString(trimmed(t.line))
+	return b.String()
 }
+
+func trimmed(line []rune) string { return strings.TrimRight(string(line), " ") }
 
 func (t *Text) token(k token) {
 	switch {
@@ -50,8 +59,8 @@ func (t *Text) put(r rune) {
 	if t.col >= maxTextColumns {
 		t.feed()
 	}
-	for len(t.line) <= t.col {
-		t.line = append(t.line, ' ')
+	if n := t.col + 1 - len(t.line); n > 0 {
+		t.line = append(t.line, blanks[:n]...)
 	}
 	t.line[t.col] = r
 	t.col++
@@ -110,10 +119,17 @@ func (t *Text) erase(how int) {
 	}
 }
 
+// blanks is a line of them.
+var blanks = slices.Repeat([]rune{' '}, maxTextColumns)
+
+// feed begins a line. Whoever writes millions of them pays for each, not for all that are kept: that one's place is the next one's.
 func (t *Text) feed() {
-	t.lines = append(t.lines, strings.TrimRight(string(t.line), " "))
-	t.line, t.col = t.line[:0], 0
-	if len(t.lines) > maxTextLines {
-		t.lines, t.cut = slices.Delete(t.lines, 0, len(t.lines)-maxTextLines), true
+	t.col = 0
+	if len(t.lines) < maxTextLines {
+		t.lines = append(t.lines, t.line)
+		t.line = nil
+		return
 	}
+	t.lines[t.first], t.line = t.line, t.lines[t.first][:0]
+	t.first, t.cut = (t.first+1)%maxTextLines, true
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"sync"
 
 	"github.com/sallyport/sallyport/functions/decide"
 	"github.com/sallyport/sallyport/internal/lambda"
@@ -22,7 +23,13 @@ func main() {
 
 func handler(ctx context.Context, getenv lambda.Getenv, log *slog.Logger) (http.Handler, error) {
 	s := stack.Open(getenv)
-	c := decide.Config{Items: s.Items(), Evidence: s.Evidence(), Uploads: s.Uploads(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
+	policy := s.Bundles()
+	var compiled sync.WaitGroup
+	if s.Err() == nil { // beside the rest, and not at the first question; what fails here fails there again, and denies
+		compiled.Go(func() { _, _ = policy.Active(ctx) })
+	}
+	defer compiled.Wait()
+	c := decide.Config{Items: s.Items(), Evidence: s.Evidence(), Uploads: s.Uploads(), Bundles: policy, Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
 		Console: s.Console(), Log: log}
 	return s.Serve(func(base string) (http.Handler, error) { c.Base = base; return decide.New(c) })
 }

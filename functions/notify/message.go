@@ -6,6 +6,7 @@ import (
 	"mime"
 	"mime/quotedprintable"
 	"net/mail"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -125,7 +126,18 @@ func named(s string) string {
 		}
 		b.WriteRune(r)
 	}
-	return b.String()
+	return unlinked(b.String())
+}
+
+// linked is what mailboxes and chats make a link of: a table may be named after an address, so that a reviewer signs in there.
+var linked = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://|\bwww\.|[\p{L}\p{N}-]\.[\p{L}-]{2,}[/?#]`)
+
+// unlinked writes such a name as people do who do not want it to be followed.
+func unlinked(s string) string {
+	if !linked.MatchString(s) {
+		return s
+	}
+	return strings.NewReplacer("://", "[:]//", ".", "[.]").Replace(s)
 }
 
 // Mailing is one e-mail, whole.
@@ -160,7 +172,7 @@ func (d delivery) mail(from string, to []string, now time.Time) (Mailing, error)
 	if more > 0 {
 		text += fmt.Sprintf("           and %d more\n", more)
 	}
-	text += fmt.Sprintf("  where    %s, through agent %s\n  hold     %s\n  until    %s\n\nRead the whole command and answer here, after your own sign-in:\n\n  %s\n\nThis message permits nothing, and no answer to it does.\n",
+	text += fmt.Sprintf("  where    %s, through agent %s\n  hold     %s\n  until    %s\n\nRead the whole command and answer here, after your own sign-in:\n\n  %s\n\nThis message permits nothing, and no answer to it does. The names in it are the words of who asks: follow no other link.\n",
 		named(string(r.Target)), named(string(r.Agent)), named(r.Hold), r.Expires.UTC().Format("2006-01-02 15:04 UTC"), d.link)
 	if _, err := w.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n"))); err != nil {
 		return Mailing{}, err

@@ -32,8 +32,8 @@ func (a *app) configCommand() *cobra.Command {
 		Long: `Print what ssh's configuration needs so that TARGET` + sshSuffix + ` goes through the gate. --write puts it into a file beside the login, and an
 Include of that at the head of ~/.ssh/config, where nothing else is changed; a second time it changes nothing at all.
 
-ssh believes only keys of agents that the channel below has proved. A connection that ssh shares (ControlMaster) is shared by one person's own
-programs, never by an actor's inside a run.`,
+ssh believes only keys of agents that the channel below has proved. Inside a run it shares no connection (ControlMaster) with what was started
+outside, unless a program says -o ControlPath itself: such a connection is its opener's.`,
 		Example: `  sallyport config ssh --write
   ssh web` + sshSuffix + ` uptime`,
 		Args: cobra.NoArgs,

@@ -89,8 +89,10 @@ func (Protocol) DSN(l endpoint.Local) string {
 	return u.String()
 }
 
-// Env is nothing: OpenSSH's client takes no destination from its environment.
-func (Protocol) Env(endpoint.Local) []string { return nil }
+// Env keeps what ansible shares (ControlPath) within the run; OpenSSH's client takes no destination from its environment.
+func (Protocol) Env(l endpoint.Local) []string {
+	return []string{"ANSIBLE_SSH_CONTROL_PATH_DIR=" + l.Dir}
+}
 
 // Clears says that an agent's keys are of no use here.
 func (Protocol) Clears(name string) bool { return name == "SSH_AUTH_SOCK" }

@@ -51,3 +51,9 @@ func TestDSN(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestEnv(t *testing.T) {
+	if got := (ssh.Protocol{}).Env(endpoint.Local{Dir: "/run/x"}); len(got) != 1 || got[0] != "ANSIBLE_SSH_CONTROL_PATH_DIR=/run/x" {
+		t.Errorf("%q", got)
+	}
+}

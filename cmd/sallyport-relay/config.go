@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/tunnel/mux"
 	"github.com/sallyport/sallyport/tunnel/relay"
 )
@@ -28,7 +29,7 @@ type config struct {
 	Key         string `yaml:"key"`         // PEM file, nobody else's to read
 	CA          string `yaml:"ca"`          // PEM file: signs agents
 	Broker      string `yaml:"broker"`      // URL, with its pin: https://host:port/#ca=…
-	Epoch       int64  `yaml:"epoch"`       // of the broker's tokens; 0 means 1. It is raised when a store is restored
+	Epoch       int64  `yaml:"epoch"`       // the least that is believed of the broker, which tells its own; 0 means 1
 	ReadyFile   string `yaml:"ready_file"`  // gets the address once the relay serves; may be empty
 	Log         string `yaml:"log"`         // "debug", "info" (also for ""), "warn"
 	Limits      limits `yaml:"limits"`
@@ -88,8 +89,11 @@ func parseConfig(b []byte) (config, error) {
 	default:
 		return config{}, fmt.Errorf("log: %q is none of debug, info, warn", c.Log)
 	}
-	if c.Epoch == 0 {
+	switch {
+	case c.Epoch == 0:
 		c.Epoch = 1
+	case c.Epoch < 0 || c.Epoch > token.MaxEpoch:
+		return config{}, fmt.Errorf("epoch: %d is not a number from 1 to %d", c.Epoch, token.MaxEpoch)
 	}
 	l := c.Limits
 	for name, v := range map[string]int64{

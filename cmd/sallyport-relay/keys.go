@@ -27,6 +27,9 @@ const (
 	staleAfter = time.Hour
 	// fetchTimeout is for one look at the broker.
 	fetchTimeout = 10 * time.Second
+	// aheadTimeout and aheadAgain are for a look because of a ticket, which waits for it.
+	aheadTimeout = 4 * time.Second
+	aheadAgain   = 5 * time.Second
 )
 
 // source is where the keys come from: broker.Public.
@@ -35,13 +38,17 @@ type source interface {
 	Keys(ctx context.Context) ([]*ecdsa.PublicKey, error)
 }
 
-// keys verifies tickets with the broker's current keys.
+// keys verifies tickets with the broker's current keys, and its current epoch, which never goes back.
 type keys struct {
 	from  source
-	epoch int64
+	least int64 // the epoch that the configuration names
 	log   *slog.Logger
 	now   func() time.Time
 	known atomic.Pointer[known]
+
+	learning sync.Mutex // of what becomes known
+	asking   sync.Mutex // one look because of a ticket at a time; those that wait use what it found
+	asked    time.Time
 }
 
 type known struct {
@@ -49,8 +56,8 @@ type known struct {
 	at       time.Time
 }
 
-func newKeys(from source, epoch int64, log *slog.Logger) *keys {
-	return &keys{from: from, epoch: epoch, log: log, now: time.Now}
+func newKeys(from source, least int64, log *slog.Logger) *keys {
+	return &keys{from: from, least: least, log: log, now: time.Now}
 }
 
 // ticket is a relay.Config's Ticket.
@@ -59,7 +66,25 @@ func (k *keys) ticket(raw string) (token.Ticket, error) {
 	if known == nil || now.Sub(known.at) > staleAfter {
 		return token.Ticket{}, api.Because(api.ErrUnavailable, "try again", "the relay could not fetch the broker's keys")
 	}
-	return known.verifier.Ticket(raw, now)
+	t, err := known.verifier.Ticket(raw, now)
+	if e := (*api.Error)(nil); errors.As(err, &e) && e.Rule == api.RuleEpochAhead {
+		// The broker signed it, so its epoch was raised since we looked.
+		return k.ahead(known).Ticket(raw, now)
+	}
+	return t, err
+}
+
+// ahead looks at the broker before the next minute does, where nobody has done so since what was known, or a moment ago.
+func (k *keys) ahead(was *known) *token.Verifier {
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	if now := k.now(); k.known.Load() == was && now.Sub(k.asked) >= aheadAgain {
+		k.asked = now
+		ctx, cancel := context.WithTimeout(context.Background(), aheadTimeout)
+		defer cancel()
+		k.refresh(ctx)
+	}
+	return k.known.Load().verifier
 }
 
 // first waits for the keys; false when ctx ended before.
@@ -86,12 +111,33 @@ func (k *keys) refresh(ctx context.Context) bool {
 	if err == nil && (d.Issuer == "" || len(public) == 0) {
 		err = errors.New("the broker names no issuer or no key")
 	}
+	if err == nil && (d.Epoch < 1 || d.Epoch > token.MaxEpoch) {
+		err = fmt.Errorf("the broker names the epoch %d: want 1 to %d", d.Epoch, token.MaxEpoch)
+	}
 	if err != nil {
 		k.log.Warn("fetch the broker's keys", "error", err)
 		return false
 	}
-	k.known.Store(&known{token.NewVerifier(d.Issuer, k.epoch, public...), k.now()})
+	k.learn(d, public)
 	return true
+}
+
+// learn never lowers the epoch: while a deployment runs, a function of before may answer, and what was refused stays refused.
+func (k *keys) learn(d api.Discovery, public []*ecdsa.PublicKey) {
+	k.learning.Lock()
+	defer k.learning.Unlock()
+	epoch := k.least
+	if was := k.known.Load(); was != nil {
+		epoch = was.verifier.Epoch()
+	}
+	switch {
+	case d.Epoch > epoch:
+		k.log.Info("the broker's epoch", "epoch", d.Epoch, "before", epoch)
+		epoch = d.Epoch
+	case d.Epoch < epoch:
+		k.log.Warn("the broker names an epoch that is over; it is not believed", "epoch", d.Epoch, "stays", epoch)
+	}
+	k.known.Store(&known{token.NewVerifier(d.Issuer, epoch, public...), k.now()})
 }
 
 // certificates is the relay's own certificate, read again when its file changes.

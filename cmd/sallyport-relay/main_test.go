@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/keyfile"
+	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/token"
 	"github.com/sallyport/sallyport/tunnel/client"
 	"github.com/sallyport/sallyport/tunnel/uplink"
@@ -60,7 +61,9 @@ func newStack(t *testing.T) *stack {
 	server := httptest.NewUnstartedServer(mux)
 	base := "https://" + server.Listener.Addr().String()
 	s.issuer = token.NewIssuer(base, must(keys.Signer("token")), 1)
-	mux.HandleFunc(api.PathDiscovery, func(w http.ResponseWriter, _ *http.Request) { api.Write(w, api.Discovery{Issuer: base}) })
+	mux.HandleFunc(api.PathDiscovery, func(w http.ResponseWriter, _ *http.Request) {
+		api.Write(w, api.Discovery{Issuer: base, Epoch: s.issuer.Epoch()})
+	})
 	mux.HandleFunc(api.PathJWKS, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(s.issuer.JWKS()) })
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{s.server(t, token.URIBroker)}, MinVersion: tls.VersionTLS13}
 	server.StartTLS()
@@ -320,6 +323,8 @@ func TestParseConfig(t *testing.T) {
 		"an enormous one":   {minimal + "limits: {window_kib: 99999999}\n", false},
 		"another log level": {minimal + "log: loud\n", false},
 		"a list":            {"- a\n", false},
+		"an epoch below 1":  {minimal + "epoch: -1\n", false},
+		"an enormous epoch": {minimal + "epoch: 9223372036854775807\n", false},
 	} {
 		got, err := parseConfig([]byte(c.in))
 		if (err == nil) != c.ok {
@@ -344,19 +349,22 @@ func FuzzParseConfig(f *testing.F) {
 // fakeSource is a broker that may be away.
 type fakeSource struct {
 	issuer string
+	epoch  int64
+	looks  int
 	keys   []*ecdsa.PublicKey
 	err    error
 }
 
 func (f *fakeSource) Discovery(context.Context) (api.Discovery, error) {
-	return api.Discovery{Issuer: f.issuer}, f.err
+	f.looks++
+	return api.Discovery{Issuer: f.issuer, Epoch: f.epoch}, f.err
 }
 func (f *fakeSource) Keys(context.Context) ([]*ecdsa.PublicKey, error) { return f.keys, f.err }
 
 func TestKeys(t *testing.T) {
 	first, second := must(must(keyfile.Open(t.TempDir())).Signer("token")), must(must(keyfile.Open(t.TempDir())).Signer("token"))
 	now := time.Now()
-	from := &fakeSource{issuer: "https://broker", err: errors.New("away")}
+	from := &fakeSource{issuer: "https://broker", epoch: 1, err: errors.New("away")}
 	k := newKeys(from, 1, slog.New(slog.DiscardHandler))
 	k.now = func() time.Time { return now }
 	ticket := func(key interface {
@@ -397,6 +405,59 @@ func TestKeys(t *testing.T) {
 	check("a key that could not be refreshed", ticket(second), nil)
 	now = now.Add(time.Second)
 	check("a key that is stale", ticket(second), api.ErrUnavailable)
+}
+
+// A relay takes the broker's epoch where it is higher than its own, at once where a ticket shows it, and never a lower one.
+func TestEpoch(t *testing.T) {
+	key, other := must(must(keyfile.Open(t.TempDir())).Signer("token")), must(must(keyfile.Open(t.TempDir())).Signer("token"))
+	now := time.Now()
+	from := &fakeSource{issuer: "https://broker", epoch: 3, keys: []*ecdsa.PublicKey{key.Public()}}
+	k := newKeys(from, 2, slog.New(slog.DiscardHandler))
+	k.now = func() time.Time { return now }
+	check := func(what string, signer store.Signer, epoch int64, rule string) {
+		t.Helper()
+		raw := must(token.NewIssuer("https://broker", signer, epoch).Ticket(t.Context(), token.Ticket{ID: must(token.NewID(time.Now())), Endpoint: token.NewRandom(), Target: "app", Expires: now.Add(time.Minute)}))
+		_, err := k.ticket(raw)
+		e := (*api.Error)(nil)
+		if rule == "" && err != nil || rule != "" && (!errors.As(err, &e) || e.Rule != rule) {
+			t.Errorf("%s: %v, want %q", what, err, rule)
+		}
+	}
+	looked := func(want int) {
+		t.Helper()
+		if from.looks != want {
+			t.Errorf("looked %d times, want %d", from.looks, want)
+		}
+		from.looks = 0
+	}
+	k.refresh(t.Context())
+	check("the broker's", key, 3, "")
+	check("the configuration's, which is over", key, 2, api.RuleEpochOver)
+	looked(1)
+	check("ahead of the broker", key, 4, api.RuleEpochAhead)
+	check("again", key, 4, api.RuleEpochAhead)
+	looked(1) // a moment ago
+	from.epoch, now = 4, now.Add(aheadAgain)
+	check("a later one that another key signed", other, 4, "login-needed")
+	looked(0)
+	check("raised", key, 4, "")
+	check("raised, and over", key, 3, api.RuleEpochOver)
+	looked(1)
+	for _, lower := range []int64{3, 1, 0, -1, token.MaxEpoch + 1} {
+		from.epoch = lower
+		if ok := k.refresh(t.Context()); ok != (lower == 3 || lower == 1) {
+			t.Errorf("an answer with epoch %d: %v", lower, ok)
+		}
+		check("after a lower answer", key, 4, "")
+		check("after a lower answer", key, 3, api.RuleEpochOver)
+	}
+	// A restart forgets what was heard, not what is configured.
+	from.epoch = 1
+	k = newKeys(from, 2, slog.New(slog.DiscardHandler))
+	k.now = func() time.Time { return now }
+	k.refresh(t.Context())
+	check("below the least", key, 1, api.RuleEpochOver)
+	check("the least", key, 2, "")
 }
 
 func TestRenewedCertificate(t *testing.T) {

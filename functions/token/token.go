@@ -109,7 +109,7 @@ func (f *function) handle(pattern string, h func(*http.Request) (any, error)) {
 func (f *function) discovery(*http.Request) (any, error) {
 	return api.Discovery{
 		Issuer: f.Issuer.Name(), OIDC: f.OIDC.Issuer, ClientID: f.OIDC.ClientID, CA: string(f.CA.PEM()), Relays: f.Relays, Console: f.Console,
-		Functions: f.Functions, FunctionsIAM: f.FunctionsIAM,
+		Functions: f.Functions, FunctionsIAM: f.FunctionsIAM, Epoch: f.Issuer.Epoch(),
 	}, nil
 }
 

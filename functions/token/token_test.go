@@ -33,7 +33,7 @@ func TestDiscoveryAndKeys(t *testing.T) {
 	b := newBench(t)
 	p := must(broker.NewPublic(b.url))
 	d, err := p.Discovery(t.Context())
-	if err != nil || d.OIDC != b.op.URL || d.ClientID != clientID || d.Issuer != b.base || !strings.Contains(d.CA, "BEGIN CERTIFICATE") {
+	if err != nil || d.OIDC != b.op.URL || d.ClientID != clientID || d.Issuer != b.base || d.Epoch != 1 || !strings.Contains(d.CA, "BEGIN CERTIFICATE") {
 		t.Errorf("%+v %v", d, err)
 	}
 	keys, err := p.Keys(t.Context())

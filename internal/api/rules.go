@@ -30,6 +30,8 @@ const (
 	RuleSessionProof   = "session-proof"   // the client did not sign this very channel
 	RuleAdministrators = "administrators"  // only administrators in person may do it
 	RuleJoinToken      = "join-token"      // it is unknown, used or too old
+	RuleEpochOver      = "epoch-over"      // a token from before the epoch was raised: log in again
+	RuleEpochAhead     = "epoch-ahead"     // a token of an epoch that who verifies it has not heard of yet
 )
 
 // MaxHolds is how many commands of one login may wait for reviewers at a time: a flood would bury the one that matters.

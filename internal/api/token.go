@@ -36,6 +36,8 @@ type Discovery struct {
 	Functions map[string]string `json:"functions,omitempty"`
 	// FunctionsIAM are the URLs of the same functions for agents with an AWS identity, where there are any.
 	FunctionsIAM map[string]string `json:"functions_iam,omitempty"`
+	// Epoch is that of the tokens and tickets that are signed now: relays refuse those of every other one.
+	Epoch int64 `json:"epoch"`
 }
 
 // GrantTypes and token types of PathToken (RFC 8693).

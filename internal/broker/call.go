@@ -79,6 +79,16 @@ func failure(status int, body []byte) error {
 }
 
 // decode reads exactly one JSON value without unknown fields. out nil takes any answer.
+// decodeDiscovery takes fields that it does not know, and nothing else that is wrong: a stack is upgraded before the programs that ask it,
+// and what they hear first must not shut them out.
+func decodeDiscovery(body []byte) (api.Discovery, error) {
+	var d api.Discovery
+	if err := json.Unmarshal(body, &d); err != nil {
+		return api.Discovery{}, fmt.Errorf("broker's answer: %w", err)
+	}
+	return d, nil
+}
+
 func decode(body []byte, out any) error {
 	if out == nil {
 		return nil

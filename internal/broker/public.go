@@ -31,12 +31,11 @@ func (p *Public) CloseIdle() { p.caller.http.CloseIdleConnections() }
 
 // Discovery tells where everything is.
 func (p *Public) Discovery(ctx context.Context) (api.Discovery, error) {
-	var d api.Discovery
 	body, err := p.get(ctx, api.PathDiscovery)
 	if err != nil {
-		return d, err
+		return api.Discovery{}, err
 	}
-	return d, decode(body, &d)
+	return decodeDiscovery(body)
 }
 
 // Keys fetches the keys that sign access tokens and tickets, for token.NewVerifier.

@@ -52,8 +52,8 @@ func (c caller) discover(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var d api.Discovery
-	if err := decode(body, &d); err != nil {
+	d, err := decodeDiscovery(body)
+	if err != nil {
 		return nil, err
 	}
 	bases := map[string]string{}

@@ -74,3 +74,22 @@ func TestFunctionsThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// What a newer broker tells beside must not shut an older program out; what is not JSON, or is another kind of value, must.
+func TestDiscoveryOfANewerBroker(t *testing.T) {
+	for body, ok := range map[string]bool{
+		`{"issuer":"x","epoch":2,"moon":{"phase":1}}`: true,
+		`{"issuer":"x"} {"issuer":"y"}`:               false,
+		`{"issuer":1}`:                                false,
+		`[]`:                                          false,
+		``:                                            false,
+	} {
+		s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+		p := must(NewPublic(s.URL))
+		trusting(&p.caller, s)
+		if d, err := p.Discovery(t.Context()); (err == nil) != ok || ok && (d.Issuer != "x" || d.Epoch != 2) {
+			t.Errorf("%s: %+v %v", body, d, err)
+		}
+		s.Close()
+	}
+}

@@ -236,8 +236,8 @@ func (s *Stack) epoch() int64 {
 		return 1
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 1 {
-		s.fail(fmt.Errorf("%s=%q is not a number from 1", Epoch, v))
+	if err != nil || n < 1 || n > token.MaxEpoch {
+		s.fail(fmt.Errorf("%s=%q is not a number from 1 to %d", Epoch, v, token.MaxEpoch))
 	}
 	return n
 }

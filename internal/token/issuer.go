@@ -166,7 +166,7 @@ func (v *Verifier) Access(raw string, now time.Time) (Claims, error) {
 		return Claims{}, api.Because(api.ErrLogin, loginHint, "access token: %v", err)
 	}
 	if err := v.common(w.Issuer, w.Audience, audienceBroker, w.Epoch, w.IssuedAt, w.Expires, AccessLife, now); err != nil {
-		return Claims{}, api.Because(api.ErrLogin, loginHint, "access token: %v", err)
+		return Claims{}, refused("access token", loginHint, err)
 	}
 	c, err := w.claims()
 	if err != nil {
@@ -199,7 +199,7 @@ func (v *Verifier) Ticket(raw string, now time.Time) (Ticket, error) {
 		return Ticket{}, api.Because(api.ErrLogin, "", "ticket: %v", err)
 	}
 	if err := v.common(w.Issuer, w.Audience, audienceRelay, w.Epoch, w.IssuedAt, w.Expires, TicketLife, now); err != nil {
-		return Ticket{}, api.Because(api.ErrLogin, "", "ticket: %v", err)
+		return Ticket{}, refused("ticket", "", err)
 	}
 	t, err := w.ticket()
 	if err != nil {
@@ -208,14 +208,38 @@ func (v *Verifier) Ticket(raw string, now time.Time) (Ticket, error) {
 	return t, nil
 }
 
+// MaxEpoch bounds what an epoch can be, so that none is raised past every later one.
+const MaxEpoch = 1_000_000
+
+var (
+	errEpochOver  = errors.New("made before a store was restored")
+	errEpochAhead = errors.New("made in a later epoch than is known here")
+)
+
+// Epoch is the one whose tokens are accepted.
+func (v *Verifier) Epoch() int64 { return v.epoch }
+
+func refused(what, hint string, err error) *api.Error {
+	e := api.Because(api.ErrLogin, hint, "%s: %v", what, err)
+	switch {
+	case errors.Is(err, errEpochOver):
+		return e.By(api.RuleEpochOver)
+	case errors.Is(err, errEpochAhead):
+		return e.By(api.RuleEpochAhead)
+	}
+	return e
+}
+
 func (v *Verifier) common(iss, aud, wantAud string, epoch, iat, exp int64, life time.Duration, now time.Time) error {
 	switch {
 	case v.iss == "" || iss != v.iss:
 		return errors.New("made by another issuer")
 	case aud != wantAud:
 		return fmt.Errorf("made for %q, not for %q", aud, wantAud)
-	case epoch != v.epoch:
-		return errors.New("made before a store was restored")
+	case epoch < v.epoch:
+		return errEpochOver
+	case epoch > v.epoch:
+		return errEpochAhead
 	case iat <= 0 || time.Unix(iat, 0).After(now.Add(Skew)):
 		return errors.New("made in the future")
 	case exp <= iat || exp-iat > int64(life/time.Second):

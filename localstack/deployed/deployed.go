@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -264,15 +263,7 @@ func (s *System) startRelay(ctx context.Context, where at) error {
 	dir := filepath.Join(s.c.Dir, "relay")
 	config := filepath.Join(dir, "relay.yaml")
 	ready := filepath.Join(dir, "ready")
-	epoch := s.parameters["Epoch"]
-	if epoch == "" {
-		epoch = "1"
-	}
-	n, err := strconv.Atoi(epoch)
-	if err != nil {
-		return err
-	}
-	b, err := yaml.Marshal(map[string]any{"epoch": n, "listen": where.relay, "certificate": filepath.Join(dir, "cert.pem"), "key": filepath.Join(dir, "key.pem"),
+	b, err := yaml.Marshal(map[string]any{"listen": where.relay, "certificate": filepath.Join(dir, "cert.pem"), "key": filepath.Join(dir, "key.pem"),
 		"ca": filepath.Join(dir, "ca.pem"), "broker": s.Broker, "ready_file": ready})
 	if err != nil {
 		return err

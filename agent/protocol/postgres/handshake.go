@@ -57,7 +57,10 @@ func (r *Room) greet(ctx context.Context, l *link) (*startup, error) {
 	}
 	if want := l.s.Login.Database; want != "" {
 		if st.database != "" && st.database != want {
-			return nil, refuseRule("postgres.database", "connect to database "+want, "target %q has no database %q for you", l.s.Target, st.database)
+			// The client may have named it, or the policy did, whose database is every client's default.
+			return nil, refuseRule("postgres.database", fmt.Sprintf("if you chose %q, choose %q; if you chose none, %q is the policy's (targets.yaml), "+
+				"and who runs Sallyport must name the same one there and in the agent's configuration", st.database, want, st.database),
+				"the agent serves database %q of target %q alone, not %q", want, l.s.Target, st.database)
 		}
 		st.database = want
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/secret"
@@ -242,6 +244,21 @@ func TestUnreachable(t *testing.T) {
 	})
 	if _, err := pgx.Connect(t.Context(), h.dsn("")); codeOf(err) != "08001" {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// A client cannot tell its own choice from the policy's default: the refusal speaks of both.
+func TestAnotherDatabase(t *testing.T) {
+	h := openHouse(t, newScript(nil), nil)
+	_, err := pgx.Connect(t.Context(), strings.Replace(h.dsn(""), "dbname="+h.srv.Database, "dbname=shop", 1))
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" || !strings.Contains(pg.Detail, `"rule":"postgres.database"`) {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{`if you chose "shop", choose "` + h.srv.Database + `"`, `"shop" is the policy's`, "agent's configuration"} {
+		if !strings.Contains(pg.Hint, want) {
+			t.Errorf("the hint %q does not say %s", pg.Hint, want)
+		}
 	}
 }
 

@@ -189,6 +189,14 @@ bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
 	@$(MAKE) --no-print-directory bench-ssh
 	go test -run '^$$' -bench . -benchtime 1s -count 1 ./internal/... ./agent/... ./functions/... ./tunnel/...
 
+# ENDPOINT=aws: the account of the environment's credentials (AWS_ACCESS_KEY_ID ...), which must be able to make tables, a bucket, keys, a role and a
+# function; costs cents. A URL: a local AWS. Nothing: this machine alone, on the twins and on DynamoDB Local.
+ENDPOINT ?=
+.PHONY: bench-aws
+bench-aws: ## what decide takes as a Lambda function: here, or with ENDPOINT=aws in an account, where it cleans up after itself
+	@[ -n "$(ENDPOINT)" ] || localstack/scripts/local-aws.sh
+	go run ./localstack/benchaws -endpoint "$(ENDPOINT)"
+
 .PHONY: deps
 deps: ## a C compiler, PostgreSQL and psql: by apt where that is possible, else says what to install
 	@localstack/scripts/prerequisites.sh demo

@@ -30,6 +30,7 @@ type Crowd struct {
 	Logins                     int // that the sessions are of
 	Processes                  int
 	OneAtATime                 bool // a process takes one call at a time, as under Lambda
+	Held                       bool // every command is held for a reviewer, as far as the login has places
 }
 
 // Crowded is what became of them.
@@ -44,6 +45,7 @@ type Crowded struct {
 	FastestMean time.Duration
 	Fairness    float64 // Jain's index of the agents' rates: 1 where all fare alike
 	Lost        int     // decisions that were answered, and whose entry is not there
+	Held        int     // commands that wait; the others of a crowd that is held were refused for want of a place
 }
 
 // tries bounds how often an agent asks again.
@@ -138,6 +140,7 @@ type member struct {
 	asked   []api.Ask
 	took    []time.Duration
 	again   int
+	held    int
 }
 
 func (c Crowd) run(ctx context.Context, w *World, p *processes) (Crowded, error) {
@@ -189,7 +192,7 @@ func (c Crowd) people(ctx context.Context, w *World) ([]*Agent, []*member, error
 // play asks the session's commands one after the other. Without an answer it asks the same again, as an agent does.
 func (m *member) play(ctx context.Context, c Crowd, p *processes, a *Agent) error {
 	for range c.Commands {
-		q, err := m.session.Ask(1, false)
+		q, err := m.session.Ask(1, c.Held)
 		if err != nil {
 			return err
 		}
@@ -202,7 +205,7 @@ func (m *member) play(ctx context.Context, c Crowd, p *processes, a *Agent) erro
 			m.again += min(1, tries-1-try)
 		}
 		if err == nil {
-			err = m.session.Answered(q, answer, access.Allow)
+			err = m.answered(q, answer, c.Held)
 		}
 		if err != nil {
 			return fmt.Errorf("agent %s: %w", a.Name, err)
@@ -211,6 +214,19 @@ func (m *member) play(ctx context.Context, c Crowd, p *processes, a *Agent) erro
 		m.asked = append(m.asked, q)
 	}
 	return nil
+}
+
+func (m *member) answered(q api.Ask, a api.Answer, held bool) error {
+	want := access.Allow
+	if held {
+		want = access.Hold
+		if len(a.Decisions) == 1 && a.Decisions[0].Rule == api.RuleTooManyHolds {
+			want = access.Deny
+		} else {
+			m.held++
+		}
+	}
+	return m.session.Answered(q, a, want)
 }
 
 func ask(ctx context.Context, p *processes, one bool, a *Agent, q api.Ask) (api.Answer, error) {
@@ -231,6 +247,7 @@ func (o *Crowded) sum(members []*member, agents int) {
 	total, calls := make([]time.Duration, agents), make([]int, agents)
 	for _, m := range members {
 		o.Again += m.again
+		o.Held += m.held
 		for _, d := range m.took {
 			all = append(all, d)
 			total[m.agent] += d
@@ -283,7 +300,7 @@ func lost(ctx context.Context, items store.Items, members []*member) (int, error
 			if err != nil {
 				return n, err
 			}
-			if len(entries) != 1 || entries[0].ID != string(cmd.ID) || entries[0].Prev != q.Prev || entries[0].Decision == nil || entries[0].Decision.Outcome != access.Allow {
+			if len(entries) != 1 || entries[0].ID != string(cmd.ID) || entries[0].Prev != q.Prev || entries[0].Decision == nil {
 				n++
 			}
 		}

@@ -3,6 +3,7 @@ package measure_test
 import (
 	"testing"
 
+	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/localstack/measure"
 )
 
@@ -53,4 +54,15 @@ func calm(t *testing.T, got measure.Crowded) {
 		t.Errorf("fairness %.2f: agents' means lie between %s and %s", got.Fairness, got.FastestMean, got.SlowestMean)
 	}
 	t.Logf("%+v", got)
+}
+
+// Commands of one login that are held compete for its places: who loses asks again, at most once for each place and process beside it.
+func TestHeldCrowd(t *testing.T) {
+	c := measure.Crowd{Agents: 24, Sessions: 1, Commands: 1, Logins: 1, Processes: 4, OneAtATime: true, Held: true}
+	w, _ := twin(t)
+	got, err := c.OnAWS(t.Context(), w)
+	must(t, err)
+	if got.Held != api.MaxHolds || got.Decisions != c.Agents || got.Lost != 0 || got.Refused > api.MaxHolds*(c.Processes-1) {
+		t.Errorf("%+v", got)
+	}
 }

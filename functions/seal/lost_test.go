@@ -1,10 +1,13 @@
 package seal_test
 
 import (
+	"crypto/rand"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/functions/seal"
 	"github.com/sallyport/sallyport/internal/access"
@@ -63,4 +66,63 @@ func TestSessionsOfAgentsThatNeverCameBackAreClosed(t *testing.T) {
 	}
 	w.seal(t)
 	wantOK(t, w.verify(t, nil))
+}
+
+// Whoever opens many sessions, in order, keeps no other one from its end.
+func TestLostSessionsAreFoundBehindManyOthers(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC()
+	lost := w.open(t, now.Add(-5*time.Hour), 1)
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i := range 1300 {
+		g.Go(func() error {
+			opened := now.Add(-4*time.Hour + time.Duration(i)*time.Millisecond)
+			sid := access.SessionID(ulid.MustNew(ulid.Timestamp(opened), rand.Reader).String())
+			rec, err := session.Put(session.Record{ID: sid, Target: "app", Opened: opened, Expires: opened.Add(time.Hour), Status: session.Closed, Closed: opened.Add(time.Minute)}, store.Cond{})
+			if err != nil {
+				return err
+			}
+			return w.db.Put(t.Context(), rec)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	late := w.open(t, now.Add(-3*time.Hour), 1)
+	s, err := seal.New(w.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{1, 1, 0} { // a batch, the rest, and from the beginning
+		if n, err := s.CloseLost(t.Context()); err != nil || n != want {
+			t.Fatalf("sweep %d closed %d, %v", i, n, err)
+		}
+	}
+	for _, id := range []access.SessionID{lost, late} {
+		if r, _, err := session.Get(t.Context(), w.db, id); err != nil || r.Status != session.Lost {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+}
+
+// One whose evidence cannot be read is told of, and keeps no other one from its end.
+func TestOneThatCannotBeClosedKeepsNoOther(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC()
+	bad, good := w.open(t, now.Add(-5*time.Hour), 0), w.open(t, now.Add(-4*time.Hour), 2)
+	item := store.Item{Key: store.Key{PK: audit.MinuteOf(now.Add(-5 * time.Hour)), SK: string(bad) + "#0000000000000001#c"}, Body: []byte(`"x"`)}
+	if err := w.db.Put(t.Context(), store.Write{Table: store.Audit, Item: item}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := seal.New(w.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.CloseLost(t.Context()); n != 1 || err == nil || !strings.Contains(err.Error(), string(bad)) {
+		t.Errorf("%d, %v", n, err)
+	}
+	if r, _, err := session.Get(t.Context(), w.db, good); err != nil || r.Status != session.Lost {
+		t.Errorf("%+v, %v", r, err)
+	}
 }

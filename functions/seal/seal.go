@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
@@ -28,7 +30,11 @@ type Config struct {
 }
 
 // Sealer appends to one log. Several may run at once: a compare-and-swap on the head decides.
-type Sealer struct{ Config }
+type Sealer struct {
+	Config
+	mu sync.Mutex
+	at session.Position // how far CloseLost has looked
+}
 
 // New checks the configuration.
 func New(c Config) (*Sealer, error) {
@@ -41,7 +47,7 @@ func New(c Config) (*Sealer, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Sealer{c}, nil
+	return &Sealer{Config: c}, nil
 }
 
 // Seal takes everything that the feed has into the log, and publishes a checkpoint after each step: a feed that grows as fast as it is read

@@ -32,7 +32,8 @@ func handler(ctx context.Context, getenv lambda.Getenv, _ *slog.Logger) (func(co
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		_, lost := sealer.CloseLost(ctx) // whatever becomes of it, entries are sealed
-		return errors.Join(lost, sealer.Run(ctx))
+		err := sealer.Run(ctx) // first: it must not wait for sessions to be closed, however many there are
+		_, lost := sealer.CloseLost(ctx)
+		return errors.Join(err, lost)
 	}, nil
 }

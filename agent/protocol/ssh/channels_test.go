@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/policy"
 )
 
@@ -116,22 +117,59 @@ func TestRekey(t *testing.T) {
 
 // A client that asks whether anybody is there is answered, also while a reviewer is asked.
 func TestKeepalive(t *testing.T) {
-	h := open(t, server(t))
-	done := make(chan result, 1)
-	started := time.Now()
-	go func() {
-		done <- h.ssh(nil, "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1", "echo holdme")
-	}()
-	eventually(t, "held", func() bool { h.broker.mu.Lock(); defer h.broker.mu.Unlock(); return len(h.broker.verdicts) > 0 })
-	for time.Since(started) < 4*time.Second { // the client itself counts by the clock
-		select {
-		case r := <-done:
-			t.Fatalf("it gave up: %+v", r)
-		case <-time.After(100 * time.Millisecond):
+	for name, args := range map[string][]string{"a command": {"echo holdme"}, "a listener": {"-N", "-R", "/holdme:127.0.0.1:1"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, server(t)).allow(Settings{Listen: true})
+			done := make(chan result, 1)
+			started := time.Now()
+			go func() {
+				done <- h.ssh(nil, append([]string{"-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"}, args...)...)
+			}()
+			eventually(t, "held", func() bool { h.broker.mu.Lock(); defer h.broker.mu.Unlock(); return len(h.broker.verdicts) > 0 })
+			for time.Since(started) < 4*time.Second { // the client itself counts by the clock
+				select {
+				case r := <-done:
+					t.Fatalf("it gave up: %+v", r)
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+			h.end(&access.Denied{Code: access.CodeRevoked, Rule: "revoked"})
+			<-done
+		})
+	}
+}
+
+// Answers keep their order behind a request that waits, however many keepalives there are.
+func TestKeepalivesInOrder(t *testing.T) {
+	h := open(t, server(t)).allow(Settings{Listen: true})
+	c := h.dial()
+	sock := filepath.Join(t.TempDir(), "holdme")
+	listening := make(chan error, 1)
+	go func() { _, err := c.ListenUnix(sock); listening <- err }()
+	var verdict chan api.Verdict
+	var id access.ApprovalID
+	eventually(t, "held", func() bool {
+		h.broker.mu.Lock()
+		defer h.broker.mu.Unlock()
+		for i, v := range h.broker.verdicts {
+			id, verdict = i, v
+		}
+		return verdict != nil
+	})
+	const beats = 10 * maxReceipts
+	for range beats {
+		if _, _, err := c.SendRequest(keepalive, false, nil); err != nil {
+			t.Fatal(err)
 		}
 	}
-	h.end(&access.Denied{Code: access.CodeRevoked, Rule: "revoked"})
-	<-done
+	verdict <- api.Verdict{Approval: id, Status: "approved"}
+	if err := <-listening; err != nil {
+		t.Errorf("the listener: %v", err)
+	}
+	if ok, _, err := c.SendRequest(keepalive, true, nil); ok || err != nil {
+		t.Errorf("keepalive: %v, %v", ok, err)
+	}
 }
 
 func TestEnvironment(t *testing.T) {

@@ -35,5 +35,5 @@
 // started has the terminal until it ends: what is typed into it is recorded, not decided. A command that is ended early is sent SIGTERM, then
 // SIGKILL, and loses its channel, and with it its terminal; without a terminal, and where the host refuses signals, as OpenSSH does for root, it
 // runs on until it next reads or writes, unless the target's settings have the agent reap it. While a request to listen waits for a reviewer,
-// the connection's keepalives wait behind it.
+// the answers to the connection's keepalives wait behind it; other signs of life are sent in their place.
 package ssh

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -26,17 +27,82 @@ type bind struct {
 	at   string // as it was decided
 }
 
-// listener answers requests about the connection where some of them have to be decided, one after the other: answers are told apart by their order
-// alone. While one waits for a reviewer, so do those behind it, keepalives too.
+// keepalive is how OpenSSH asks whether anybody is there: that there is an answer is the answer.
+const keepalive = "keepalive@openssh.com"
+
+// wants are requests about the connection where some of them have to be decided. Answers are told apart by their order alone: while one
+// waits for a reviewer, so do those behind it.
+type wants struct {
+	mu    sync.Mutex
+	queue []*wanted // the first is being answered
+	more  chan struct{}
+}
+
+// wanted is a request, and the keepalives behind it, of which a client that waits for long sends any number.
+type wanted struct {
+	req   *ssh.Request
+	beat  *ssh.Request // one of them: they are all answered alike
+	beats int
+}
+
+// want has a request answered after those that came before it. A keepalive that has to wait is followed by a sign of life: OpenSSH's client counts whatever
+// comes, and would leave otherwise.
+func (l *link) want(req *ssh.Request) error {
+	w := &l.wants
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch n := len(w.queue); {
+	case n == 0 && req.Type == keepalive:
+		_ = req.Reply(false, nil) // the client may be gone
+	case req.Type == keepalive:
+		w.queue[n-1].beat = req
+		w.queue[n-1].beats++
+		_, _, _ = l.client.SendRequest(keepalive, false, nil) // as above
+	case n >= maxReceipts:
+		return errFlood
+	default:
+		w.queue = append(w.queue, &wanted{req: req})
+		select {
+		case w.more <- struct{}{}:
+		default: // it has been told
+		}
+	}
+	return nil
+}
+
+// first is what is to be answered next; nil: nothing.
+func (w *wants) first() *ssh.Request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return nil
+	}
+	return w.queue[0].req
+}
+
+// answered goes on to the next.
+func (w *wants) answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range w.queue[0].beats {
+		_ = w.queue[0].beat.Reply(false, nil) // the client may be gone
+	}
+	w.queue = w.queue[1:]
+}
+
+// listener answers requests about the connection one after the other.
 func (l *link) listener(ctx context.Context) {
 	for {
 		select {
-		case req := <-l.wants:
+		case <-l.wants.more:
+		case <-ctx.Done():
+			return
+		}
+		for req := l.wants.first(); req != nil && ctx.Err() == nil; req = l.wants.first() {
 			if !l.listen(ctx, req) {
 				_ = req.Reply(false, nil) // the client may be gone
 			}
-		case <-ctx.Done():
-			return
+			l.wants.answered()
 		}
 	}
 }
@@ -46,8 +112,6 @@ func (l *link) listen(ctx context.Context, req *ssh.Request) bool {
 	b, err := readBind(req.Type, req.Payload)
 	cancels := strings.HasPrefix(req.Type, "cancel-")
 	switch {
-	case req.Type == "keepalive@openssh.com":
-		return false // see global
 	case !slices.Contains(bindRequests, req.Type):
 		_ = l.receipt(refusedGlobal(req.Type, req.Payload))
 		return false

@@ -69,8 +69,8 @@ type link struct {
 
 	slots    chan struct{} // one for each open channel
 	receipts chan access.Command
-	wants    chan *ssh.Request // to listen
-	home     func() string     // where the agent's user starts on the host; empty where it does not tell
+	wants    wants         // about the connection
+	home     func() string // where the agent's user starts on the host; empty where it does not tell
 
 	mark    string     // of programs that this connection starts; see reap
 	binding sync.Mutex // while the host is asked to listen
@@ -96,7 +96,7 @@ func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Sessio
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	l := &link{room: r, s: s, settings: r.settings(s.Target), slots: make(chan struct{}, maxChannels), receipts: make(chan access.Command, maxReceipts),
-		wants: make(chan *ssh.Request, maxReceipts), mark: rand.Text()}
+		wants: wants{more: make(chan struct{}, 1)}, mark: rand.Text()}
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}
@@ -288,22 +288,12 @@ func (l *link) global(req *ssh.Request) error {
 		return nil
 	case l.settings.Listen:
 		return l.want(req)
-	case req.Type == "keepalive@openssh.com":
+	case req.Type == keepalive:
 		_ = req.Reply(false, nil) // that there is an answer is the answer: OpenSSH's own server says no, too
 		return nil
 	}
 	_ = req.Reply(false, nil)
 	return l.receipt(refusedGlobal(req.Type, req.Payload))
-}
-
-// want has a request answered after those that came before it.
-func (l *link) want(req *ssh.Request) error {
-	select {
-	case l.wants <- req:
-		return nil
-	default:
-		return errFlood
-	}
 }
 
 // receipt has a refusal recorded, off the connection's path: nothing runs, so nobody waits for the entry.

@@ -146,6 +146,9 @@ func (a *analysis) next(s *pg.RawStmt) {
 
 func (a *analysis) finish(f *facts, statements int) {
 	c := &f.command
+	if slices.ContainsFunc(a.order, func(k touchKey) bool { return k.effect == access.Define || k.effect == access.Grant }) {
+		a.ownCalls(a.cat.onDefine)
+	}
 	c.Touches = a.sortedTouches()
 	if len(c.Touches) == 0 && a.why == "" {
 		// An empty text, which drivers ping with, or a statement that reads nothing, such as SELECT 1.

@@ -53,6 +53,11 @@ func (a *analysis) administers(n any) bool {
 	case *pg.CreatePublicationStmt, *pg.AlterPublicationStmt:
 		a.database(access.Grant)
 		a.mentions(n, verbOf(n))
+		if alter, ok := n.(*pg.AlterPublicationStmt); ok && alter.GetAction() == pg.AlterPublicationAction_AP_SetObjects {
+			for _, r := range a.cat.published[alter.GetPubname()] {
+				a.reach(access.Define, r, true, false)
+			}
+		}
 	case *pg.CreateEventTrigStmt, *pg.AlterEventTrigStmt, *pg.SecLabelStmt:
 		a.database(access.Grant)
 	case *pg.CreatePLangStmt:

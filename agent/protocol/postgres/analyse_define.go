@@ -79,7 +79,7 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 			a.defined(s, e, verb)
 			return
 		case *pg.SelectStmt:
-			a.query(s, place{how: "in " + verb}, false)
+			a.query(s, place{sc: &scope{entries: []*entry{{open: true}}}, how: "in " + verb}, false)
 			return
 		case *pg.ColumnRef: // of the table that is defined
 			a.see(s)
@@ -97,9 +97,30 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 		children(n, walk)
 	}
 	walk(n)
-	if s, ok := n.(*pg.AlterTableStmt); ok && givesRights(s) {
-		a.database(access.Grant)
-		a.defined(s.GetRelation(), access.Grant, verb)
+	switch s := n.(type) {
+	case *pg.AlterTableStmt:
+		if givesRights(s) {
+			a.database(access.Grant)
+			a.defined(s.GetRelation(), access.Grant, verb)
+		}
+		if r, ok := a.cat.lookup(s.GetRelation().GetSchemaname(), s.GetRelation().GetRelname(), a.path); ok {
+			a.alters(s, r)
+		}
+	case *pg.CreateStmt:
+		if s.GetPartbound() != nil {
+			for _, p := range s.GetInhRelations() {
+				if r, ok := a.cat.lookup(p.GetRangeVar().GetSchemaname(), p.GetRangeVar().GetRelname(), a.path); ok {
+					a.linked(r)
+				}
+			}
+		}
+	case *pg.AlterDomainStmt:
+		switch s.GetSubtype() {
+		case "C", "V", "O": // a constraint that rows are held to
+			a.incomplete("the tables that use the domain are not looked into")
+		}
+	case *pg.ReassignOwnedStmt, *pg.DropOwnedStmt:
+		a.incomplete("what the role owns is not looked into")
 	}
 	for _, name := range objectNames(n) {
 		if r := a.named(name); r != nil {
@@ -159,7 +180,13 @@ func objectNames(n any) [][]string {
 	switch s := n.(type) {
 	case *pg.CommentStmt:
 		if l := s.GetObject().GetList(); l != nil {
-			out = append(out, stringsOf(l.GetItems()))
+			words := stringsOf(l.GetItems())
+			switch s.GetObjtype() {
+			case pg.ObjectType_OBJECT_COLUMN, pg.ObjectType_OBJECT_TABCONSTRAINT, pg.ObjectType_OBJECT_RULE, pg.ObjectType_OBJECT_TRIGGER,
+				pg.ObjectType_OBJECT_POLICY: // the last word is the thing's name, on the table before it
+				words = words[:max(0, len(words)-1)]
+			}
+			out = append(out, words)
 		}
 	case *pg.AlterSeqStmt, *pg.CreateSeqStmt:
 	}
@@ -250,6 +277,13 @@ func (a *analysis) drop(s *pg.DropStmt) {
 		case pg.ObjectType_OBJECT_FUNCTION, pg.ObjectType_OBJECT_PROCEDURE, pg.ObjectType_OBJECT_ROUTINE, pg.ObjectType_OBJECT_AGGREGATE:
 			a.touch(access.Define, access.KindFunction, strings.Join(stringsOf(o.GetObjectWithArgs().GetObjname()), "."))
 			known = false
+		case pg.ObjectType_OBJECT_STATISTIC_EXT:
+			if len(parts) > 0 {
+				if r := a.cat.tableOf(strings.Join(parts[:len(parts)-1], "."), statisticsName+parts[len(parts)-1], a.path); r != nil {
+					a.reach(access.Define, r, false, false)
+				}
+			}
+			known = false
 		default:
 			known = false
 		}
@@ -259,6 +293,11 @@ func (a *analysis) drop(s *pg.DropStmt) {
 			a.incomplete("what CASCADE takes along is not looked into")
 		}
 		gone = a.cat.withViews(gone)
+	}
+	for _, r := range slices.Clone(gone) {
+		if k := s.GetRemoveType(); k == pg.ObjectType_OBJECT_TABLE || k == pg.ObjectType_OBJECT_SCHEMA {
+			a.linked(r)
+		}
 	}
 	slices.SortFunc(gone, func(x, y *relation) int { return strings.Compare(x.display(), y.display()) })
 	for _, r := range gone {
@@ -348,4 +387,33 @@ func (r *relation) partitionsBeside() (out []*relation) {
 		}
 	}
 	return out
+}
+
+// alters notes the tables that an ALTER TABLE changes beside its own: those that foreign keys tie to it.
+func (a *analysis) alters(s *pg.AlterTableStmt, r *relation) {
+	for _, c := range s.GetCmds() {
+		cmd := c.GetAlterTableCmd()
+		if s.GetObjtype() == pg.ObjectType_OBJECT_TYPE && cmd.GetBehavior() == pg.DropBehavior_DROP_CASCADE {
+			a.incomplete("what CASCADE takes along is not looked into")
+		}
+		switch cmd.GetSubtype() {
+		case pg.AlterTableType_AT_DropConstraint, pg.AlterTableType_AT_AlterColumnType, pg.AlterTableType_AT_AttachPartition,
+			pg.AlterTableType_AT_DetachPartition, pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_AlterConstraint,
+			pg.AlterTableType_AT_ValidateConstraint, pg.AlterTableType_AT_SetLogged, pg.AlterTableType_AT_SetUnLogged:
+			a.linked(r)
+		}
+	}
+}
+
+// linked notes the tables that foreign keys tie to r or to what it is part of: their definitions change with its own.
+func (a *analysis) linked(r *relation) {
+	up, below := r.family(true)
+	for _, m := range append(append(up, below...), r) {
+		for _, ref := range m.references {
+			a.reach(access.Define, ref.from, true, false)
+		}
+		for _, to := range m.refersTo {
+			a.reach(access.Define, to, true, false)
+		}
+	}
 }

@@ -36,6 +36,8 @@ func (a *analysis) expr(n any, p place) {
 		switch n.GetKind() {
 		case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
 			a.operators("<", "<=", ">", ">=")
+		case pg.A_Expr_Kind_AEXPR_IN:
+			a.operators("=", "<>") // which one it is looked up by is the planner's choice
 		default:
 			a.operator(n.GetName())
 		}
@@ -186,6 +188,9 @@ func (a *analysis) risky(display, name string) {
 	}
 	if runsText(name) {
 		a.incomplete("%s runs SQL that it is given as text", display)
+	}
+	if strings.HasPrefix(name, "brin_summarize") { // it computes what the index is of
+		a.opaque()
 	}
 	if reachesHost(name) {
 		a.touch(access.Transfer, access.KindHost, "files")

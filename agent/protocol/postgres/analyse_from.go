@@ -40,11 +40,11 @@ func (a *analysis) from(n *pg.Node, sc *scope, p place) {
 			cols = append(cols, outCol{name: c.GetRangeTableFuncCol().GetColname()})
 		}
 		name, names := aliases(f.GetAlias())
-		sc.entries = append(sc.entries, &entry{name: name, cols: renamed(cols, names)})
+		sc.entries = append(sc.entries, &entry{name: orElse(name, "xmltable"), cols: renamed(cols, names)})
 	case *pg.JsonTable:
 		a.expr(f, p.in("in a function"))
 		name, names := aliases(f.GetAlias())
-		sc.entries = append(sc.entries, &entry{name: name, cols: renamed(nil, names), open: true})
+		sc.entries = append(sc.entries, &entry{name: orElse(name, "json_table"), cols: renamed(nil, names), open: true})
 	case *pg.RangeTableSample:
 		a.exprs(f.GetArgs(), p.in("in TABLESAMPLE")) // before the table: they cannot see it
 		a.expr(f.GetRepeatable(), p.in("in TABLESAMPLE"))

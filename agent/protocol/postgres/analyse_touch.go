@@ -52,7 +52,8 @@ func (a *analysis) database(e access.Effect) { a.touch(e, access.KindDatabase, a
 // reach notes an effect on a relation and on all that it takes with it: what it is part of, with down what is part of it, and what a
 // view stands for. No columns and not all means that only the relation as a whole is named so far.
 func (a *analysis) reach(e access.Effect, r *relation, down, all bool, columns ...string) {
-	if e == access.Write && a.dry {
+	planned := e == access.Write && a.dry
+	if planned {
 		e = access.Read
 	}
 	k := reachKey{r, e, down}
@@ -66,6 +67,11 @@ func (a *analysis) reach(e access.Effect, r *relation, down, all bool, columns .
 	t.all = t.all || all
 	if !again {
 		a.guard(e, r)
+	}
+	if planned {
+		for _, o := range r.ruleTouches {
+			a.reach(access.Read, o, true, true)
+		}
 	}
 	if len(r.parents) > 0 || len(r.children) > 0 {
 		up, below := r.family(down)

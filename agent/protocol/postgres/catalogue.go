@@ -24,6 +24,8 @@ type catalogue struct {
 	casts     map[string][]string     // type name → functions of user-made casts to it
 	classes   map[string]access.Class // by name
 	guarded   []*relation             // with columns of some class
+	published map[string][]*relation  // what publications hold by name
+	onDefine  []string                // functions of event triggers
 	facts     *factCache
 	parser    grammar // nil parses in this process
 }
@@ -51,6 +53,7 @@ type relation struct {
 	policyReads []*relation // what row security looks at
 	triggers    []trigger
 	references  []reference // foreign keys that point here
+	refersTo    []*relation // where its own point
 	server      string      // of a foreign table
 	generated   []generated
 }

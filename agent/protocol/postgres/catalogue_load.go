@@ -37,10 +37,14 @@ UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::b
 UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_cast
 UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace
 UNION ALL SELECT 'y', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_policy
+UNION ALL SELECT 'e', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_event_trigger
+UNION ALL SELECT 'q', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_statistic_ext
+UNION ALL SELECT 'b', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_publication_rel
 UNION ALL SELECT 's', 0, pg_catalog.pg_my_temp_schema()::bigint`
 	sqlIndexes = `SELECT i.indrelid, CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, c.relname
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE i.indexrelid >= 16384 AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())`
+WHERE i.indexrelid >= 16384 AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())
+UNION ALL SELECT s.stxrelid, n.nspname, E'\x01' || s.stxname FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace`
 	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
 	// A column whose default names another of its own table is a generated one. Before version 15 the column itself depends on it.
 	sqlGenerated = `SELECT a.adrelid, a.adnum, d.refobjsubid FROM pg_catalog.pg_attrdef a
@@ -116,14 +120,24 @@ AND d.objid = o.oid AND d.deptype = 'e')`
 	sqlCasts = `SELECT t.typname, pn.nspname, p.proname FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
 JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace
 WHERE c.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass
-AND d.objid = c.oid AND d.deptype = 'e')`
+AND d.objid = c.oid AND d.deptype = 'e')
+UNION SELECT t.typname, pn.nspname, p.proname FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = c.oid
+AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.pronamespace`
+	sqlPublications  = `SELECT p.pubname, r.prrelid FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid`
+	sqlEventTriggers = `SELECT DISTINCT n.nspname, p.proname FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE e.evtenabled <> 'D'`
 )
+
+// statisticsName goes before the name of extended statistics, which lie in the names of indexes with something that no index begins with.
+const statisticsName = "\x01"
 
 // loadCatalogue reads a snapshot over a connection that is logged in. run sends one simple query and returns its rows as text;
 // no column here is ever null.
 func loadCatalogue(run func(sql string) ([][]string, error), classes []access.Class) (*catalogue, error) {
 	l := &loader{run: run, cat: &catalogue{
-		byOID: map[uint32]*relation{}, byName: map[relName]*relation{}, indexes: map[relName]*relation{}, usable: map[string]bool{},
+		byOID: map[uint32]*relation{}, byName: map[relName]*relation{}, indexes: map[relName]*relation{}, published: map[string][]*relation{}, usable: map[string]bool{},
 		functions: map[string][]string{}, routines: map[string][]*routine{}, builtin: map[string]struct{}{}, operators: map[string][]operator{},
 		casts: map[string][]string{}, classes: map[string]access.Class{}, facts: newFactCache(),
 	}}
@@ -286,6 +300,12 @@ func (l *loader) actions() {
 			rel.writeCalls = append(rel.writeCalls, relName{r[1], r[2]}.display())
 		}
 	})
+	l.each(sqlPublications, 2, func(r []string) {
+		if rel := l.relation(r[1]); rel != nil {
+			l.cat.published[r[0]] = append(l.cat.published[r[0]], rel)
+		}
+	})
+	l.each(sqlEventTriggers, 2, func(r []string) { l.cat.onDefine = append(l.cat.onDefine, relName{r[0], r[1]}.display()) })
 	l.each(sqlPolicyReads, 2, func(r []string) {
 		rel, other := l.relation(r[0]), l.relation(r[1])
 		if rel != nil && other != nil && other != rel {
@@ -301,6 +321,7 @@ func (l *loader) actions() {
 		to, from := l.relation(r[0]), l.relation(r[1])
 		if to != nil && from != nil && len(r[2]) == 1 && len(r[3]) == 1 {
 			to.references = append(to.references, reference{from, r[2][0], r[3][0]})
+			from.refersTo = append(from.refersTo, to)
 		}
 	})
 }

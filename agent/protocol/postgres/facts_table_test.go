@@ -96,7 +96,7 @@ func TestFacts(t *testing.T) {
 		{"select nope from customers", "read public.customers; unknown facts; incomplete"},
 		{"select 1 from nope", "unknown facts; incomplete"},
 		{"select nope(1)", "unknown facts; incomplete"},
-		{"select 1; drop table orders; select 1", "define facts; define public.orders; unknown facts; incomplete"},
+		{"select 1; drop table orders; select 1", "define facts; define public.customers; define public.orders; unknown facts; incomplete"},
 		{"truncate accounts cascade", "write public.accounts; write public.notes"},
 		{"select 1 from pg_stats", "read pg_catalog.pg_stats; refused postgres.statistics"},
 		{"select relname from pg_class", "read pg_catalog.pg_class(relname)"},
@@ -116,7 +116,7 @@ func TestFacts(t *testing.T) {
 		{"drop schema gen", "define facts; define gen.customers"},
 		{"drop schema gen cascade", "define facts; define gen.customers"},
 		{"drop table customers cascade", "define facts; define public.contacts; define public.contacts2; define public.customers; define public.emails; " +
-			"define public.names; define public.rows_of"},
+			"define public.names; define public.orders; define public.rows_of"},
 		{"drop type mood cascade", "define facts; unknown facts; incomplete"},
 		{"create schema s grant select on orders to public", "define facts; grant facts; grant public.orders"},
 		{"alter table orders owner to public", "define facts; define public.orders; grant facts; grant public.orders"},

@@ -4,6 +4,7 @@ package postgres
 // tell the time: those of PostgreSQL 15 whose every overload is immutable or stable, without the ones that run SQL given as text, read
 // files, show other sessions or the network, and with a few volatile ones and newer ones that are as harmless. No other is.
 const harmlessFunctions = `
+regproc regprocedure regoper regoperator regtype regcollation regrole regnamespace regconfig regdictionary inet tsquery tsvector uuid macaddr
 abbrev abs aclcontains acldefault aclexplode aclinsert aclitemeq aclremove acos acosd acosh age any_value anytextcat area
 array_agg array_append array_cat array_dims array_eq array_fill array_ge array_gt array_larger array_le array_length
 array_lower array_lt array_ndims array_ne array_position array_positions array_prepend array_remove array_replace

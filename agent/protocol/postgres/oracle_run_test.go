@@ -146,7 +146,7 @@ func (o *oracle) look() error {
 // known answers a query of the catalogue from memory while none of what it reads has changed.
 func (o *oracle) known(sql string, marks [][]string) ([][]string, error) {
 	key := sql + o.st.role
-	for i, table := range strings.Fields("class attribute attrdef rewrite proc trigger constraint inherits operator cast namespace policy") {
+	for i, table := range strings.Fields("class attribute attrdef rewrite proc trigger constraint inherits operator cast namespace policy event_trigger statistic_ext publication_rel") {
 		if strings.Contains(sql, "pg_catalog.pg_"+table) {
 			key += fmt.Sprint(marks[i])
 		}
@@ -324,6 +324,11 @@ func (o *oracle) compare(sql string, c access.Command, opaque bool, refs [][]str
 		if after != nil && !lockedIn(after, ref[0]) {
 			continue // a type of that name, or a constant
 		}
+		if excludes(sql) { // what EXCLUDED could name: every column of the table
+			if covers(c, r, "", access.Write) {
+				continue
+			}
+		}
 		if opaque && num == 0 || mentionsConstant(sql) {
 			continue // a constant of type regclass, or what an opaque function returns
 		}
@@ -343,12 +348,12 @@ func (o *oracle) compare(sql string, c access.Command, opaque bool, refs [][]str
 		switch k[0] {
 		case "call":
 			f := o.functionName(k[1])
-			if f != "" && !opaque && !strings.HasPrefix(f, "information_schema.") && !slices.Contains(c.Facts.Functions, f) {
+			if f != "" && !opaque && !harmless(strings.TrimPrefix(f, "pg_catalog.")) && !strings.HasPrefix(f, "information_schema.") && !slices.Contains(c.Facts.Functions, f) {
 				o.unsoundRow(sql, "the server calls "+f, c)
 			}
 		case "write":
 			r := o.cat.byOID[uint32(oid)]
-			if r == nil || opaque || covers(c, r, "", access.Write, access.Define) {
+			if r == nil || opaque || covers(c, r, "", access.Write, access.Define) || strings.HasPrefix(c.Verb, "ROLLBACK") {
 				continue
 			}
 			o.unsoundRow(sql, "the server writes rows of "+r.display(), c)
@@ -357,16 +362,18 @@ func (o *oracle) compare(sql string, c access.Command, opaque bool, refs [][]str
 			if r == nil || r.kind == 'S' || r.system() && !bodyLike(c) {
 				continue // made by the statement itself, an index, a TOAST table
 			}
-			o.compareLock(sql, c, r, k[2], opaque)
+			o.compareLock(sql, c, r, k[2], opaque, slices.ContainsFunc(refs, func(ref []string) bool { return ref[0] == k[1] }))
 		}
 	}
 }
 
-func (o *oracle) compareLock(sql string, c access.Command, r *relation, mode string, opaque bool) {
+func (o *oracle) compareLock(sql string, c access.Command, r *relation, mode string, opaque, named bool) {
 	switch {
 	case opaque, covers(c, r, "") && mode != "RowExclusiveLock":
+	case mode == "AccessShareLock" && !named && (readsSystemView(c) || r.system() && readableSystem(r.relName)): // it shows definitions
+	case mode == "AccessShareLock" && !named && o.checked(c, r): // by a foreign key
 	case r.system() && readsSystemView(c): // what the server's own views stand for is not opened: they show definitions
-	case mode == "AccessShareLock" && strings.Contains(strings.ToLower(sql), "pg_get_"): // it locks what it describes, and reads no row
+	case mode == "AccessShareLock" && (strings.Contains(strings.ToLower(sql), "pg_get_") || strings.Contains(strings.ToLower(sql), "satisfies_hash_partition") || strings.Contains(strings.ToLower(sql), "pg_partition_")): // it locks what it describes, and reads no row
 	case mode == "RowShareLock" && !covers(c, r, ""): // the check of a foreign key
 	case covers(c, r, "", access.Write, access.Define, access.Grant):
 	case covers(c, r, "") && mode == "RowExclusiveLock" && !r.system() && (c.Verb == "EXPLAIN" || c.Verb == "CREATE FUNCTION"):
@@ -380,6 +387,28 @@ func readsSystemView(c access.Command) bool {
 		return strings.HasPrefix(t.Resource.Name, "information_schema.") || strings.HasPrefix(t.Resource.Name, "pg_catalog.")
 	})
 }
+
+// checked says that r is what a foreign key of a written table points at, or part of it.
+func (o *oracle) checked(c access.Command, r *relation) bool {
+	for _, t := range c.Touches {
+		for _, w := range o.cat.byName {
+			if t.Effect != access.Write || w.display() != t.Resource.Name {
+				continue
+			}
+			up, _ := w.family(false)
+			for _, m := range append(up, w) {
+				for _, to := range m.refersTo {
+					if _, below := to.family(true); to == r || slices.Contains(below, r) {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
+}
+
+func excludes(sql string) bool { return strings.Contains(strings.ToLower(sql), "on conflict") }
 
 func lockedIn(m touchedByServer, oid string) bool {
 	for k := range m {

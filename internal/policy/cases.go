@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,6 +106,7 @@ type caseWant struct {
 	Rule    string   `yaml:"rule"`
 	Hold    string   `yaml:"hold"`
 	Mask    []string `yaml:"mask"`
+	Record  *bool    `yaml:"record"`
 	Code    string   `yaml:"code"`
 }
 
@@ -170,6 +172,9 @@ func (w caseWant) check(wrong wrongs) {
 	}
 	if len(w.Mask) > 0 && o != access.Allow {
 		wrong([]any{"want", "mask"}, "masks belong to outcome allow")
+	}
+	if w.Record != nil && o != access.Allow {
+		wrong([]any{"want", "record"}, "recording belongs to outcome allow")
 	}
 }
 
@@ -267,7 +272,7 @@ func (c testCase) decide(b *Bundle) Verdict {
 	return Decide(b, c.request)
 }
 
-// differs compares a verdict with what is wanted. Rule and code are compared where the case names them; masks always.
+// differs compares a verdict with what is wanted. Rule, code and recording are compared where the case names them; masks always.
 func (w caseWant) differs(v Verdict) []string {
 	var out []string
 	differ := func(what, got, want string) {
@@ -284,8 +289,13 @@ func (w caseWant) differs(v Verdict) []string {
 		differ("code", v.Code, w.Code)
 	}
 	var masked []string
+	recorded := false
 	for _, o := range v.Obligations {
 		masked = append(masked, o.Classes...)
+		recorded = recorded || o.Kind == access.ObligeRecord
+	}
+	if w.Record != nil {
+		differ("record", strconv.FormatBool(recorded), strconv.FormatBool(*w.Record))
 	}
 	differ("mask", strings.Join(masked, " "), strings.Join(slices.Sorted(slices.Values(w.Mask)), " "))
 	return out

@@ -32,6 +32,8 @@ func TestCases(t *testing.T) {
 		{"mask", one(read, "{outcome: allow, mask: [email]}"), nil},
 		{"no mask wanted", one(read, "{outcome: allow}"), []string{`mask is "email", want ""`}},
 		{"other mask wanted", one(read, "{outcome: allow, mask: [email, card]}"), []string{`mask is "email", want "card email"`}},
+		{"not recorded", one(read, "{outcome: allow, mask: [email], record: false}"), nil},
+		{"recording wanted", one(read, "{outcome: allow, mask: [email], record: true}"), []string{`record is "false", want "true"`}},
 		{"connect", one("    connect: true\n", "{outcome: allow, rule: connect}"), nil},
 		{"approved", one("    approved: [prod-write]\n"+update, "{outcome: allow, rule: write}"), nil},
 		{"refused", one("    command: {refused: {rule: postgres.x, hint: no}}\n", "{outcome: deny, rule: postgres.x}"), nil},

@@ -88,6 +88,7 @@ type judge struct {
 	w       *world
 	reasons []string
 	holds   []string // names that are needed and not approved
+	record  bool     // a permit wants that what it permits is recorded
 	trace   func(action types.String, resource types.EntityUID, candidates []*rule, v Verdict)
 }
 
@@ -180,6 +181,9 @@ func (j *judge) settle(v Verdict, masks []string) Verdict {
 	v.Outcome, v.Hold, v.Hint = access.Allow, "", ""
 	if len(masks) > 0 {
 		v.Obligations = []access.Obligation{{Kind: access.ObligeMask, Classes: masks}}
+	}
+	if j.record {
+		v.Obligations = append(v.Obligations, access.Obligation{Kind: access.ObligeRecord})
 	}
 	return v
 }
@@ -327,6 +331,7 @@ func (j *judge) judge(action types.String, uid types.EntityUID, candidates []*ru
 	}
 	for _, r := range fired {
 		j.reason(r, r.effect()+"s", what)
+		j.record = j.record || r.record
 	}
 	if len(fired) > 0 && !fired[0].permit {
 		return deny(fired[0].id, "%s", hint(fired[0], "the policy forbids "+what))

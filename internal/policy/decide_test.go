@@ -89,6 +89,8 @@ const extra = `
 @id("secret-held-2") @hold("prod-write") forbid (principal, action == Action::"write", resource == Table::"app/public.both");
 @id("pay-held") @hold("audit-read") forbid (principal, action == Action::"read", resource == Column::"app/public.staff.pay");
 @id("prod") forbid (principal, action == Action::"execute", resource in Label::"env=prod") unless { context.time.toTime() < duration("18h") };
+@id("kept") @record("content") permit (principal in Group::"engineers", action in [Action::"read", Action::"write"], resource == Table::"app/public.kept");
+@id("kept-held") @hold("prod-write") forbid (principal, action == Action::"write", resource == Table::"app/public.kept");
 @id("fn") permit (principal in Group::"engineers", action == Action::"execute", resource == Function::"app/lower");
 @id("overflow") forbid (principal, action == Action::"define", resource) when { context.delegation.depth + 9223372036854775807 > 0 };
 @id("overflow-held") @hold("audit-read") forbid (principal, action == Action::"grant", resource) when { context.facts.row_limit + 9223372036854775807 > 0 };
@@ -123,6 +125,12 @@ func TestDecide(t *testing.T) {
 		{"two holds, both approved", ask(write("public.both"), approved("audit-read", "prod-write")), "allow write"},
 		{"two holds on two tables", ask(write("public.accounts"), read("public.audit")), "deny several-holds"},
 		{"two holds, prepared", ask(write("public.both"), prepared), "deny several-holds"},
+
+		{"recorded, where two permit", ask(read("public.kept")), "allow read record="},
+		{"recorded and masked", ask(read("public.orders"), read("public.kept"), uses("email", false)), "allow read mask=email record="},
+		{"recorded once approved", ask(write("public.kept"), approved("prod-write")), "allow write record="},
+		{"held before it is recorded", ask(write("public.kept")), "hold kept-held hold=prod-write"},
+		{"denied beside what is recorded", ask(read("public.kept"), touch(access.Grant, access.KindTable, "public.a")), "deny default-deny"},
 
 		{"refused by the agent", ask(read("public.orders"), func(r *Request) { r.Command.Refused = &access.Refusal{Rule: "floor.x", Hint: "no"} }), "deny floor.x"},
 		{"nothing touched", ask(), "deny no-touches"},

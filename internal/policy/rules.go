@@ -20,7 +20,8 @@ type rule struct {
 	permit bool
 	hold   string // of a forbid: the hold that lifts it
 	hint   string
-	order  int // of reading: reasons come in this order
+	record bool // of a permit: what it permits is recorded in full
+	order  int  // of reading: reasons come in this order
 	file   string
 	at     place
 	policy *cedar.Policy
@@ -61,12 +62,15 @@ const (
 	typeDataClass = types.EntityType("DataClass")
 
 	actionReveal = types.String("reveal")
+
+	// recordContent is what @record may ask for.
+	recordContent = "content"
 )
 
 var (
 	ruleID      = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	perAction   = regexp.MustCompile(` for Action::"[a-z]+"`)
-	annotations = []types.AnnotationKey{"id", "hold", "hint"}
+	annotations = []types.AnnotationKey{"id", "hold", "hint", "record"}
 	builtin     = []string{RuleDefaultDeny, RuleCapability, RuleIncomplete, RuleNoTouches, RuleTooMany, RuleUnknownTarget, RuleUnknownKind,
 		RuleNoLineage, RuleSeveralHolds, RulePolicyError}
 )
@@ -97,7 +101,7 @@ func (l *loader) annotate(r *rule) {
 	given := r.policy.Annotations()
 	for key := range given {
 		if !slices.Contains(annotations, key) {
-			l.errorf(r.file, r.at, "annotation @%s is not one of @id, @hold, @hint", key)
+			l.errorf(r.file, r.at, "annotation @%s is not one of @id, @hold, @hint, @record", key)
 		}
 	}
 	r.id, r.hold, r.hint = string(given["id"]), string(given["hold"]), string(given["hint"])
@@ -115,6 +119,14 @@ func (l *loader) annotate(r *rule) {
 	}
 	if _, ok := given["hint"]; ok && (r.hint == "" || !printable(r.hint, 300)) {
 		l.errorf(r.file, r.at, "@hint: want 1 to 300 printable bytes")
+	}
+	if what, ok := given["record"]; ok {
+		if r.record = true; string(what) != recordContent {
+			l.errorf(r.file, r.at, "@record %q: want %q", string(what), recordContent)
+		}
+		if !r.permit {
+			l.errorf(r.file, r.at, "@record on a forbid: only what is permitted can be recorded")
+		}
 	}
 	if _, ok := given["hold"]; !ok {
 		return

@@ -75,6 +75,7 @@ type job struct {
 var (
 	errNoChannel  = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Retryable: true, Hint: "the host opens no more sessions: close some, or raise MaxSessions"}
 	errNoTerminal = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Hint: "the host gives no terminal"}
+	errNotKept    = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.recording", Hint: "the policy wants to keep what is carried, which it can of files that sftp carries: use sftp, or scp without -O"}
 	errNotRun     = &access.Denied{Code: access.CodeUnsupported, Rule: "ssh.host-refused", Hint: "the host refused to run the command"}
 )
 
@@ -112,6 +113,9 @@ func (c *channel) prepare(r *run, j job, target ssh.Channel) *access.Denied {
 		if ok, err := target.SendRequest("pty-req", true, request); err != nil || !ok {
 			return errNoTerminal
 		}
+	}
+	if j.carries && r.permit.Records() {
+		return errNotKept
 	}
 	if err := r.permit.Use(); err != nil {
 		return deniedBy(err)

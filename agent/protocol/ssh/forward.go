@@ -183,7 +183,10 @@ func (l *link) forward(ctx context.Context, nc ssh.NewChannel) {
 func (l *link) one(ctx context.Context, cmd access.Command) (*gate.Permit, error) {
 	permits, err := l.s.Gate.Check(ctx, []access.Command{cmd}, nil)
 	if err == nil && len(permits) == 1 {
-		return permits[0], nil
+		if !permits[0].Records() {
+			return permits[0], nil
+		}
+		err = errNotKept
 	}
 	for _, p := range permits {
 		p.Done(access.Result{Status: access.StatusUnused})

@@ -46,6 +46,29 @@ func TestSFTP(t *testing.T) {
 	}
 }
 
+// What is to be kept, and cannot be, is not carried.
+func TestOnlySFTPIsKept(t *testing.T) {
+	h := open(t, server(t)).allow(Settings{Forward: true})
+	dir := t.TempDir()
+	name := filepath.Join(dir, "keepme")
+	if err := os.WriteFile(name, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := execute(t, nil, "scp", append(append(h.options(), "-O"), "x@127.0.0.1:"+name, filepath.Join(dir, "old"))...)
+	if old.code == 0 || !strings.Contains(old.err, "ssh.recording") {
+		t.Errorf("scp -O: %+v", old)
+	}
+	if r := execute(t, nil, "scp", append(h.options(), "x@127.0.0.1:"+name, filepath.Join(dir, "new"))...); r.code != 0 {
+		t.Errorf("scp: %+v", r)
+	}
+	if got := h.tape(); got == nil || string(got.Bytes()) != "content" {
+		t.Errorf("kept %+v", got)
+	}
+	if conn, err := h.dial().Dial("unix", dir+"/keepme.sock"); err == nil || !strings.Contains(err.Error(), "ssh.recording") {
+		t.Errorf("a forwarded channel that is to be kept: %v, %v", conn, err)
+	}
+}
+
 func TestSFTPDeniesOneRequest(t *testing.T) {
 	h := open(t, server(t))
 	dir := t.TempDir()

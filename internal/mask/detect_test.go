@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -179,8 +180,16 @@ func TestOnlyWhatIsAsked(t *testing.T) {
 	}
 }
 
-// sink is a writer that copies.
-type sink struct{ bytes.Buffer }
+// sink keeps what a stream shows, also what it shows late.
+type sink struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *sink) Write(p []byte) (int, error) { s.mu.Lock(); defer s.mu.Unlock(); return s.b.Write(p) }
+func (s *sink) String() string              { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
+func (s *sink) Reset()                      { s.mu.Lock(); defer s.mu.Unlock(); s.b.Reset() }
+func (s *sink) Len() int                    { s.mu.Lock(); defer s.mu.Unlock(); return s.b.Len() }
 
 // cut streams text in pieces of the lengths given, again and again.
 func cut(t testing.TB, f *mask.Finder, text []byte, lengths []byte) (string, map[string]int64) {

@@ -262,11 +262,14 @@ it with the copy that you keep.`,
 			if err != nil {
 				return err
 			}
-			n, err := fetchEvidence(cmd.Context(), s, filepath.Join(args[0], "evidence"))
+			copied, err := fetchEvidence(cmd.Context(), s, filepath.Join(args[0], "evidence"))
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d objects are in %s; next: sallyport audit verify --dir %s\n", n, filepath.Join(args[0], "evidence"), args[0])
+			if n := len(copied.Strange); n > 0 {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d objects in the bucket are not of the log, and were left there: %s …\n", n, inline(fmt.Sprintf("%.80q", copied.Strange[0]))) // a warning
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d objects are in %s; next: sallyport audit verify --dir %s\n", copied.Objects, filepath.Join(args[0], "evidence"), args[0])
 			return err
 		},
 	}
@@ -274,22 +277,22 @@ it with the copy that you keep.`,
 	return c
 }
 
-func fetchEvidence(ctx context.Context, s *deployment.Stack, into string) (n int, err error) {
+func fetchEvidence(ctx context.Context, s *deployment.Stack, into string) (copied deployment.Copied, err error) {
 	key, origin := s.Signer(ctx, deployment.KeyCheckpoint), s.Setting(deployment.Origin)
 	if err := s.Err(); err != nil {
-		return 0, err
+		return copied, err
 	}
 	line, err := audit.VerifierKey(origin, key.Public())
 	if err != nil {
-		return 0, err
+		return copied, err
 	}
 	to, err := dir.Open(into)
 	if err != nil {
-		return 0, err
+		return copied, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	if n, err = s.CopyEvidence(ctx, to, to); err != nil {
-		return n, err
+	if copied, err = s.CopyEvidence(ctx, to, to); err != nil {
+		return copied, err
 	}
-	return n, to.Create(ctx, evidenceKeyFile, []byte(line+"\n"))
+	return copied, to.Create(ctx, evidenceKeyFile, []byte(line+"\n"))
 }

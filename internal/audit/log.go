@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,13 @@ const (
 	segmentSuffix  = ".jsonl"
 	tileHeight     = 8
 )
+
+const idShape = `[0-7][0-9A-HJKMNP-TV-Z]{25}`
+
+var ownName = regexp.MustCompile(`^(?:entries/[0-9a-f]{16}\.jsonl|tile/[0-9]/(?:x[0-9]{3}/)*[0-9]{3}(?:\.p/[0-9]{1,3})?|recordings/` + idShape + `/` + idShape + `/[0-9]{6}|bodies/` + idShape + `/` + idShape + `)$`)
+
+// OwnName says whether a blob has a name that the broker gives. What else lies in a bucket is somebody else's, and proves nothing.
+func OwnName(name string) bool { return ownName.MatchString(name) }
 
 // MaxSegment is how many entries one sealing appends at the most.
 const MaxSegment = 4096

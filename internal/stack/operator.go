@@ -2,8 +2,10 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/bundles"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/s3"
@@ -57,33 +59,60 @@ var evidence = []string{"entries/", "tile/", "recordings/", "bodies/"}
 const checkpoint = "checkpoint"
 
 // CopyEvidence copies the log to another store, its checkpoint first: what is sealed meanwhile is not missed by it.
-func (s *Stack) CopyEvidence(ctx context.Context, to store.Blobs, heads store.Heads) (objects int, err error) {
+func (s *Stack) CopyEvidence(ctx context.Context, to store.Blobs, heads store.Heads) (Copied, error) {
 	from := s.Evidence()
 	if s.err != nil {
-		return 0, s.err
+		return Copied{}, s.err
 	}
+	return copyEvidence(ctx, from, to, heads)
+}
+
+// Copied is what CopyEvidence did.
+type Copied struct {
+	Objects int
+	// Strange are names that no part of the broker gives, left behind: whoever may write to the bucket could keep the log from ever being copied
+	// by one that no directory can have.
+	Strange []string
+}
+
+type readable interface {
+	store.Blobs
+	store.Heads
+}
+
+func copyEvidence(ctx context.Context, from readable, to store.Blobs, heads store.Heads) (c Copied, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("copy evidence: %w", err)
+		}
+	}()
 	head, err := from.Load(ctx, checkpoint)
 	if err != nil {
-		return 0, fmt.Errorf("copy evidence: %w", err)
+		return c, err
 	}
 	for _, prefix := range evidence {
 		names, err := from.List(ctx, prefix)
 		if err != nil {
-			return objects, fmt.Errorf("copy evidence: %w", err)
+			return c, err
 		}
 		for _, name := range names {
+			if !audit.OwnName(name) {
+				c.Strange = append(c.Strange, name)
+				continue
+			}
 			b, err := from.Open(ctx, name)
+			if errors.Is(err, store.ErrTooLarge) { // none of ours is: what should be there is missed when the log is verified
+				c.Strange = append(c.Strange, name)
+				continue
+			}
 			if err == nil {
 				err = to.Create(ctx, name, b)
 			}
 			if err != nil {
-				return objects, fmt.Errorf("copy evidence: %w", err)
+				return c, err
 			}
-			objects++
+			c.Objects++
 		}
 	}
-	if err := heads.Swap(ctx, checkpoint, nil, head); err != nil {
-		return objects, fmt.Errorf("copy evidence: %w", err)
-	}
-	return objects, nil
+	return c, heads.Swap(ctx, checkpoint, nil, head)
 }

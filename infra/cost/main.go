@@ -36,17 +36,16 @@ const (
 	month          = 30.4 * 24 * 3600 // seconds
 )
 
-// What one call of decide with one command needs. The units are the code's; the durations are assumptions, which nobody has measured on a
-// real account yet: take them from your own stack's metrics.
+// What one call needs, but for DynamoDB's units, which are counted (see needs.go). The durations are assumptions, which nobody has measured on a
+// real account yet: take them from your own stack's metrics, or `make bench-aws ENDPOINT=aws`.
 const (
-	writesPerDecision = 1     // the entry, up to 1 kB
-	readsPerDecision  = 2     // the root of the login; at a session's opening also its record
-	secondsPerCall    = 0.015 // assumed
-	entryKB           = 1.2
-	logKB             = 0.3
-	sealsPerMonth     = month / 60 // scheduled ones; each signs when the log has grown
-	ownMetrics        = 9          // of the functions: those that the dashboard shows
-	hours             = month / 3600
+	secondsPerCall  = 0.015 // assumed
+	secondsPerBatch = 0.025 // of 64 commands; assumed
+	entryKB         = 0.75 // packed, with what DynamoDB adds to an item
+	logKB           = 0.3
+	sealsPerMonth   = month / 60 // scheduled ones; each signs when the log has grown
+	ownMetrics      = 9          // of the functions: those that the dashboard shows
+	hours           = month / 3600
 )
 
 func main() {
@@ -77,6 +76,10 @@ func run(args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	needs, err := readNeeds()
+	if err != nil {
+		return err
+	}
 	t, err := read(*file)
 	if err != nil {
 		return err
@@ -97,7 +100,8 @@ func run(args []string, out io.Writer) error {
 	}{
 		{"A month of nothing", t.idle()},
 		{"A month of relays, when they run on Fargate", relays.relays()},
-		{fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), t.decisions(*decisions, *agents)},
+		{fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), t.decisions(needs, *decisions, *agents)},
+		{"A million decisions by the way they come: decide's calls, reads and writes alone; a choice, not a sum", t.ways(needs)},
 		{"The most that a flood of unsigned calls can cost a day, by reserved concurrency", t.flood()},
 	} {
 		_, _ = fmt.Fprintf(out, "%s\n", part.title)
@@ -106,7 +110,10 @@ func run(args []string, out io.Writer) error {
 			_, _ = fmt.Fprintf(out, "  %9.2f  %s\n", l.dollars, l.what)
 			sum += l.dollars
 		}
-		_, _ = fmt.Fprintf(out, "  %9.2f  in all\n\n", sum)
+		if !strings.HasSuffix(part.title, "not a sum") {
+			_, _ = fmt.Fprintf(out, "  %9.2f  in all\n", sum)
+		}
+		_, _ = fmt.Fprintln(out)
 	}
 	return nil
 }
@@ -222,15 +229,18 @@ func (t template) relays() []line {
 	}
 }
 
-func (t template) decisions(n, agents float64) []line {
+func (t template) decisions(needs map[string]need, n, agents float64) []line {
 	polls := agents * month
+	hot, first := needs[oneCommand], needs[firstOfSecond]
 	return []line{
 		{n * t.call("Decide", secondsPerCall), "decide: calls of one command; a call carries up to 64"},
-		{n * writesPerDecision * dynamoWrite, "entries written"},
-		{n * readsPerDecision * dynamoRead, "strong reads"},
+		{n * hot.writes * dynamoWrite, "entries written"},
+		{n * hot.reads * dynamoRead, "the login's root, read strongly by each"},
+		{min(n, polls) * (first.reads - hot.reads) * dynamoRead, "policy, agent and session, read again each second in which there are decisions"},
 		{n * (t.call("Record", secondsPerCall)/8 + dynamoWrite), "outcomes, eight a call"},
 		{polls * (t.call("Changes", secondsPerCall) + 3*dynamoRead), "changes, once a second for each agent with a session"},
 		{min(n, sealsPerMonth) * (kmsSign + 4*s3Put), "checkpoints: a signature and four objects, at most one a minute"},
+		{n * 2 * entryKB / 4 * dynamoRead, "seal reads each entry and outcome once"},
 		{n * 2 * entryKB / 1e6 * (dynamoStorage + dynamoPITR), "storage of entries and outcomes, a month of it"},
 		{n * logKB / 1e6 * logGB, "logs"},
 	}

@@ -5,31 +5,47 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 )
 
-// Need is what one call of decide needs of DynamoDB on the hot path, and what it decides. A test holds the code to it, and infra/cost multiplies it.
+// Need is a line of infra/cost/needs.tsv: what one call of decide needs of DynamoDB on the hot path, and what it decides.
 type Need struct {
 	Name               string
 	Sessions, Commands int // of a call, and of each session
 	Outcome            access.Outcome
 	Gets, Puts         int     // requests
-	Reads, Writes      float64 // units; a test lets writes be a fifth less: keys and digests are packed by chance
+	Reads, Writes      float64 // units
 }
 
-// Needs are the calls that matter.
-var Needs = []Need{
-	{Name: "one command", Sessions: 1, Commands: 1, Outcome: access.Allow, Gets: 1, Puts: 1, Reads: 1, Writes: 1},
-	{Name: "64 commands of one session", Sessions: 1, Commands: 64, Outcome: access.Allow, Gets: 1, Puts: 1, Reads: 1, Writes: 18},
-	{Name: "64 sessions of one login", Sessions: 64, Commands: 1, Outcome: access.Allow, Gets: 1, Puts: 64, Reads: 1, Writes: 64},
-	{Name: "one held command", Sessions: 1, Commands: 1, Outcome: access.Hold, Gets: 3, Puts: 2, Reads: 3, Writes: 5},
-}
+// FirstOfSecond names the one need that is not of the hot path: what is believed for a second is read again.
+const FirstOfSecond = "the first of a second"
 
-// ReadsPerSecond is what the first decision of a second needs besides, in each process: the policy's pointer and the agent's record, and for each session
-// its own record.
-const ReadsPerSecond = 3
+// ReadNeeds reads the file.
+func ReadNeeds(path string) ([]Need, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var all []Need
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		n := Need{}
+		name, rest, _ := strings.Cut(line, "\t")
+		outcome := ""
+		if _, err := fmt.Sscan(rest, &n.Sessions, &n.Commands, &outcome, &n.Gets, &n.Puts, &n.Reads, &n.Writes); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
+		}
+		n.Name, n.Outcome = name, map[string]access.Outcome{"allow": access.Allow, "hold": access.Hold}[outcome]
+		all = append(all, n)
+	}
+	return all, nil
+}
 
 // ReadAnswer reads what decide answers to a check.
 func ReadAnswer(status int, body []byte) (api.CheckResponse, error) {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net"
 	"net/http"
@@ -49,6 +50,21 @@ func (k fileKey) Public() *ecdsa.PublicKey { return &k.PublicKey }
 
 func (k fileKey) Sign(_ context.Context, digest []byte) ([]byte, error) {
 	return ecdsa.SignASN1(rand.Reader, k.PrivateKey, digest)
+}
+
+// remote is a key that refuses to sign while it is away.
+type remote struct {
+	fileKey
+	away atomic.Bool
+}
+
+var errAway = errors.New("sign with kms key arn:aws:kms:secret: AccessDeniedException")
+
+func (k *remote) Sign(ctx context.Context, digest []byte) ([]byte, error) {
+	if k.away.Load() {
+		return nil, errAway
+	}
+	return k.fileKey.Sign(ctx, digest)
 }
 
 // clock is the whole bench's time. It starts today, because the store may forget what has expired.
@@ -135,6 +151,7 @@ type bench struct {
 	op    *provider
 	db    *sqlite.DB
 	fault *storetest.Faults
+	key   *remote // signs tokens
 	ca    *token.CA
 	state []byte
 	v     *token.Verifier
@@ -162,7 +179,8 @@ func newBench(t *testing.T) *bench {
 	b.op = newProvider(t, b.clock.now)
 	b.db = must(sqlite.Open(filepath.Join(t.TempDir(), "store.db")))
 	t.Cleanup(func() { _ = b.db.Close() })
-	caKey, key := fileKey{newKey()}, fileKey{newKey()}
+	caKey, key := fileKey{newKey()}, &remote{fileKey: fileKey{newKey()}}
+	b.key = key
 	b.ca = must(token.LoadCA(t.Context(), b.db, caKey, b.clock.now()))
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	b.base = "https://" + l.Addr().String()

@@ -83,6 +83,11 @@ func (f *function) newRoot(r *http.Request, id idtoken.Identity, thumbprint stri
 	if err != nil {
 		return nil, err
 	}
+	// Signed before it is stored: what cannot become a token leaves no login behind.
+	answer, err := f.issue(r.Context(), c, root, now)
+	if err != nil {
+		return nil, err
+	}
 	// The index line first: alone it means nothing, a root without it could not be found.
 	index := store.Write{Table: store.Grants, Item: store.Item{
 		Key: tokens.DayKey(root.ID, created), Body: []byte(`{}`), Expires: root.End().Add(24 * time.Hour),
@@ -98,5 +103,5 @@ func (f *function) newRoot(r *http.Request, id idtoken.Identity, thumbprint stri
 		return nil, unavailable(err)
 	}
 	f.Log.Info("login", "principal", id.Subject, "actor", root.ID, "entry", entryID)
-	return f.issue(r.Context(), c, root, now)
+	return answer, nil
 }

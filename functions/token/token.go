@@ -236,7 +236,10 @@ func (f *function) ticket(r *http.Request) (any, error) {
 		return nil, err
 	}
 	raw, err := f.Issuer.Ticket(r.Context(), tokens.Ticket{ID: id, Endpoint: in.Endpoint, Target: in.Target, Expires: now.Add(tokens.TicketLife)})
-	if err != nil {
+	switch {
+	case errors.Is(err, api.ErrUnavailable):
+		return nil, err
+	case err != nil:
 		return nil, api.Because(api.ErrBadRequest, "", "%v", err)
 	}
 	return api.TicketResponse{

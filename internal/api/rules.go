@@ -30,6 +30,7 @@ const (
 	RuleSessionProof   = "session-proof"   // the client did not sign this very channel
 	RuleAdministrators = "administrators"  // only administrators in person may do it
 	RuleJoinToken      = "join-token"      // it is unknown, used or too old
+	RuleSigningKey     = "signing-key"     // the key that signs tokens, tickets or certificates (KMS) did not answer: try again
 	RuleEpochOver      = "epoch-over"      // a token from before the epoch was raised: log in again
 	RuleEpochAhead     = "epoch-ahead"     // a token of an epoch that who verifies it has not heard of yet
 )

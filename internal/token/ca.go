@@ -313,5 +313,5 @@ func (s certSigner) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]byt
 	if o.HashFunc() != crypto.SHA256 {
 		return nil, errors.New("want a SHA-256 digest")
 	}
-	return s.key.Sign(s.ctx, digest)
+	return sign(s.ctx, s.key, digest)
 }

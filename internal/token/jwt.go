@@ -12,6 +12,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
@@ -31,11 +32,21 @@ func (s signer) Sign(input string, key any) ([]byte, error) {
 		return nil, jwt.ErrInvalidKeyType
 	}
 	digest := sha256.Sum256([]byte(input))
-	der, err := k.Sign(s.ctx, digest[:])
+	der, err := sign(s.ctx, k, digest[:])
 	if err != nil {
 		return nil, err
 	}
 	return rawSignature(der)
+}
+
+// sign is k's signature, or the refusal that says that there is none: nothing was given away, so that the caller may ask again. Why it did
+// not sign is for the log alone.
+func sign(ctx context.Context, k store.Signer, digest []byte) ([]byte, error) {
+	der, err := k.Sign(ctx, digest)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "the key that signs did not answer").By(api.RuleSigningKey), err)
+	}
+	return der, nil
 }
 
 // body is a claims set as it stands: what it says is judged by strict and by the caller, not by the library's own validation.
@@ -60,7 +71,7 @@ func (i *Issuer) sign(ctx context.Context, typ string, claims any) (string, erro
 		return "", fmt.Errorf("sign: %w", err)
 	}
 	if len(raw) > MaxToken {
-		return "", fmt.Errorf("a token of %d bytes is over the limit of %d: shorten groups, purposes or capabilities", len(raw), MaxToken)
+		return "", api.Because(api.ErrTooLarge, "shorten groups, purposes or capabilities", "a token of %d bytes is over the limit of %d", len(raw), MaxToken)
 	}
 	return raw, nil
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,9 +164,33 @@ func TestRecordingsWithoutAnEndAreAllToldOf(t *testing.T) {
 	wantOK(t, r)
 	told := false
 	for _, s := range r.NotProven {
-		told = told || bytes.Contains([]byte(s), []byte("5 further recordings"))
+		told = told || bytes.Contains([]byte(s), []byte("5 further sentences"))
 	}
 	if r.Running != 25 || !told {
 		t.Errorf("%d have no end; told: %q", r.Running, r.NotProven)
+	}
+}
+
+func told(r audit.Report, words string) bool {
+	return slices.ContainsFunc(r.NotProven, func(s string) bool { return strings.Contains(s, words) })
+}
+
+// An entry that is made to look older than it is stands behind later ones in the log; one that is put where the sealer has been is not in it.
+func TestBackdatedEntriesAreToldOf(t *testing.T) {
+	w := newWorld(t)
+	w.session(t, 1)
+	w.put(t, audit.Entry{V: 1, Kind: audit.KindRevoke, ID: ulid.Make().String(), Time: time.Now().UTC().Add(-time.Minute)}) // another process's clock
+	w.seal(t)
+	if r := w.verify(t, nil); !r.OK || told(r, "it stands behind") || told(r, "does not have it") {
+		t.Fatalf("%+v", r)
+	}
+	late := time.Now().UTC().Add(-time.Hour)
+	w.put(t, audit.Entry{V: 1, Kind: audit.KindRevoke, ID: ulid.MustNew(ulid.Timestamp(late), ulid.DefaultEntropy()).String(), Time: late, Note: map[string]string{"reason": "as if it had been then"}})
+	if r := w.verify(t, nil); !r.OK || !told(r, "the log of") {
+		t.Errorf("a row that is no evidence yet: %q", r.NotProven)
+	}
+	w.seal(t)
+	if r := w.verify(t, nil); !r.OK || !told(r, "it stands behind") {
+		t.Errorf("backdated: %q", r.NotProven)
 	}
 }

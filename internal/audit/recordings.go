@@ -17,7 +17,7 @@ import (
 // lateEnd is how long after a session was closed in order the end of its recordings may still be on its way.
 const lateEnd = time.Hour
 
-// maxOpen bounds the sentences about recordings without an end.
+// maxOpen bounds the sentences about single entries and recordings that prove nothing.
 const maxOpen = 20
 
 // tape is what the log holds of one recording.
@@ -102,11 +102,7 @@ func (v *verifier) tape(ctx context.Context, t *tape, closed map[access.SessionI
 		v.entryProblem(CodeRecording, last, v.leaves[last], "%s has no end, though its session was closed at %s", t, end.Time.UTC().Format(time.RFC3339))
 		return nil
 	}
-	if len(v.open) >= maxOpen {
-		v.more++
-	} else {
-		v.open = append(v.open, fmt.Sprintf("that %s is complete: its end is not in the log (it runs, or its agent was lost)", t))
-	}
+	v.tell("that %s is complete: its end is not in the log (it runs, or its agent was lost)", t)
 	return nil
 }
 
@@ -126,8 +122,10 @@ func (v *verifier) chunk(ctx context.Context, t *tape, i int64) error {
 	}
 	if sum := sha256.Sum256(b); len(b) != c.Stored || hex.EncodeToString(sum[:]) != c.SHA256 {
 		what := "was altered"
-		if other := v.holder(hex.EncodeToString(sum[:])); other != "" {
-			what = "is " + other
+		if len(v.r.Problems) < maxProblems { // what is not told need not be looked for
+			if other := v.holder(hex.EncodeToString(sum[:])); other != "" {
+				what = "is " + other
+			}
 		}
 		v.entryProblem(CodeRecording, i, v.leaves[i], "%s: chunk %d %s", t, c.Index, what)
 	}

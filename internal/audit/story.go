@@ -3,6 +3,7 @@ package audit
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 )
@@ -26,6 +27,7 @@ func (v *verifier) sessions() {
 			continue
 		}
 		v.r.Entries++
+		v.dated(int64(i), &l.entry)
 		if l.entry.Session == "" {
 			continue
 		}
@@ -56,6 +58,29 @@ func (v *verifier) sessions() {
 	for _, id := range order {
 		v.thread(id, threads[id])
 	}
+}
+
+// clockRoom is how far the clocks of processes may differ that store entries, with what storing takes.
+const clockRoom = 5 * time.Minute
+
+// dated tells of an entry that stands behind much later ones: it was made to look older than it is, or a broker's clock was set back.
+func (v *verifier) dated(i int64, e *Entry) {
+	if e.Time.Before(v.latest.Add(-clockRoom)) {
+		v.tell("that entry %d (%s, id %s) was stored at %s, as it says: it stands behind one of %s", i, e.Kind, e.ID, stamp(e.Time), stamp(v.latest))
+	} else if e.Time.After(v.latest) {
+		v.latest = e.Time
+	}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// tell keeps something that cannot be proven, for the report.
+func (v *verifier) tell(format string, args ...any) {
+	if len(v.open) >= maxOpen {
+		v.more++
+		return
+	}
+	v.open = append(v.open, fmt.Sprintf(format, args...))
 }
 
 func (v *verifier) thread(id access.SessionID, t *thread) {
@@ -200,13 +225,14 @@ func (v *verifier) finish() Report {
 		"that the agent reported the commands' facts truthfully: it is trusted for what it read off the wire",
 		"that nothing ran past the gate: the network must leave no other way to the targets",
 		"what happened after the checkpoint: seal and verify again",
+		"that whoever may write to the audit table did not add or remove entries before they were sealed, beyond what the sessions' chains show",
 	}
 	if v.c.Saved == nil {
 		r.NotProven = append(r.NotProven, "that the whole log was not replaced by one signed with the same key: keep a checkpoint elsewhere and pass --checkpoint")
 	}
 	r.NotProven = append(r.NotProven, v.open...)
 	if v.more > 0 {
-		r.NotProven = append(r.NotProven, fmt.Sprintf("that %d further recordings are complete: their ends are not in the log either", v.more))
+		r.NotProven = append(r.NotProven, fmt.Sprintf("%d further sentences of this kind", v.more))
 	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return a.Code - b.Code })
 	if len(r.Problems) > 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -91,8 +92,9 @@ type verifier struct {
 	hashes []tlog.Hash        // recomputed, by stored-hash index
 	sealed map[tlog.Hash]bool // of the leaves that are where the log has them
 	rows   map[tlog.Hash]leaf // of the live table
-	open   []string           // recordings whose end is not in the log, in words
+	open   []string           // what is not proven of single entries and recordings, in words
 	more   int                // of those, beyond maxOpen
+	latest time.Time          // of the entries so far
 
 	permitted map[commandKey]bool // what was allowed, or held and then claimed
 }
@@ -374,6 +376,9 @@ func (v *verifier) compareRows() {
 				continue
 			}
 			v.r.Unsealed++
+			if row.entry.Time.Before(v.head.Time.Add(-clockRoom)) {
+				v.tell("that a row of the audit table (%s, id %s) is evidence: it says that it was stored at %s, and the log of %s does not have it", row.entry.Kind, row.entry.ID, stamp(row.entry.Time), stamp(v.head.Time))
+			}
 			continue
 		}
 		delete(lost, i)

@@ -157,7 +157,7 @@ func (b *Batcher) call(batch []*question) {
 
 // size is about what a command takes in a call.
 func size(c *access.Command) int {
-	n := 1024 + 2*(len(c.Text)+len(c.Normalised)) + 128*(len(c.Touches)+len(c.Classes)+len(c.Facts.Functions))
+	n := 1024 + 2*(len(c.Text)+len(c.Masked)+len(c.Normalised)) + 128*(len(c.Touches)+len(c.Classes)+len(c.Facts.Functions))
 	for _, p := range c.Params {
 		n += 32 + len(p.Value)*4/3
 	}

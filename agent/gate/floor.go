@@ -34,7 +34,7 @@ func (f Floor) refuses(c *access.Command) *access.Refusal {
 		}
 	}
 	for _, u := range c.Classes {
-		if u.Derived && slices.Contains(f.classes(), u.Class) {
+		if u.Derived && !u.Beneath && slices.Contains(f.classes(), u.Class) {
 			return &access.Refusal{Rule: "floor.not-maskable:" + u.Class,
 				Hint: "the agent's own configuration masks " + u.Class + " always, and cannot here (" + u.How + "): select the plain column"}
 		}

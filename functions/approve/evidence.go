@@ -192,10 +192,10 @@ func (t *telling) add(e audit.Entry) {
 func (t *telling) command(e audit.Entry) api.CommandView {
 	c := api.CommandView{ID: access.CommandID(e.ID), Seq: e.Seq, Time: e.Time, Verb: e.Command.Verb, Text: e.Command.Normalised, Touches: e.Command.Touches, Decision: *e.Decision}
 	if body, err := audit.OpenBody(e.Command, c.ID, t.key); err == nil { // shredded: the normalised text stays
-		c.Text, c.Params, c.Prepared = body.Text, body.Params, body.Prepared
+		c.Text, c.Masked, c.Params, c.Prepared = body.Text, body.Masked, body.Params, body.Prepared
 	}
 	c.Large = e.Command.Large != nil // its text is elsewhere: this is the beginning of it, without literals
-	t.size += len(c.Text) + len(c.Prepared) + 256
+	t.size += len(c.Text) + len(c.Masked) + len(c.Prepared) + 256
 	for _, v := range c.Params {
 		t.size += 2 * len(v.Value)
 	}

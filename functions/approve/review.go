@@ -60,7 +60,7 @@ func (p *pages) review(w http.ResponseWriter, r *http.Request) {
 	status, may := rec.StatusAt(now), rec.MayReview(reviewer(v), now)
 	fresh := may == nil && freshFor(v, rec, now)
 	data := p.page(v, "Review")
-	data["A"], data["Text"], data["Prepared"], data["Status"], data["Left"] = rec, exact(rec.Text), exact(rec.State.Prepared), string(status), left(rec.Expires.Sub(now))
+	data["A"], data["Text"], data["Prepared"], data["Masked"], data["Status"], data["Left"] = rec, exact(rec.Text), exact(rec.State.Prepared), exact(rec.Masked), string(status), left(rec.Expires.Sub(now))
 	data["MayNot"], data["Fresh"], data["Form"], data["MaxReason"] = may, fresh, p.cookies.formToken(v.browser, verdictForm(rec)), approval.MaxReason
 	data["Login"] = loginFor(id, "Sign in to answer")
 	data["Follow"] = status == approval.Approved || status == approval.Pending && may != nil // nothing is typed there: the page may reload itself

@@ -44,7 +44,7 @@ const (
 
 func (p *pages) approvalView(rec approval.Record) api.ApprovalView {
 	return api.ApprovalView{ID: rec.ID, Status: string(rec.StatusAt(p.Now())), Hold: rec.Hold, Session: rec.Session, Command: rec.Command, Digest: rec.Digest,
-		Target: rec.Target, State: rec.State, Text: rec.Text, Params: rec.Params, Touches: rec.Touches, Lineage: rec.Lineage, Created: rec.Created,
+		Target: rec.Target, State: rec.State, Text: rec.Text, Masked: rec.Masked, Params: rec.Params, Touches: rec.Touches, Lineage: rec.Lineage, Created: rec.Created,
 		Expires: rec.Expires, By: rec.By, DecidedAt: rec.DecidedAt, Reason: rec.Reason, Link: p.Base + "/approve/" + string(rec.ID)}
 }
 

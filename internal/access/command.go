@@ -38,8 +38,10 @@ type ClassUse struct {
 	Class string `json:"class"`
 	On    string `json:"on"` // schema.table.column
 	// Derived is true where the room cannot mask the class in this command: an expression, a view, COPY, a predicate…
-	// A derived use of a class that is not revealed is denied.
-	Derived bool   `json:"derived,omitempty"`
+	// A derived use of a class that is not revealed is denied, unless it is masked beneath.
+	Derived bool `json:"derived,omitempty"`
+	// Beneath is true of a derived use where Command.Masked masks the class beneath what is computed from it.
+	Beneath bool   `json:"beneath,omitempty"`
 	How     string `json:"how,omitempty"` // where it was met, in words for the refusal: "in an expression", "in WHERE"
 }
 
@@ -77,13 +79,15 @@ type Command struct {
 	Seq     uint64    `json:"seq"`     // set by the gate; 1, 2, 3… in a session
 	Verb    string    `json:"verb"`    // "SELECT", "UPDATE", "PREPARE": for display
 	// Text is the exact bytes; Normalised is the same with literals out, safe for events.
-	Text       string     `json:"text"`
-	Normalised string     `json:"normalised"`
-	Params     []Param    `json:"params,omitempty"`
-	Touches    []Touch    `json:"touches,omitempty"`
-	Classes    []ClassUse `json:"classes,omitempty"`
-	Facts      Facts      `json:"facts"`
-	State      State      `json:"state"`
+	Text       string `json:"text"`
+	Normalised string `json:"normalised"`
+	// Masked, where there is one, runs in place of Text when all classes with a use that is Beneath must be masked.
+	Masked  string     `json:"masked,omitempty"`
+	Params  []Param    `json:"params,omitempty"`
+	Touches []Touch    `json:"touches,omitempty"`
+	Classes []ClassUse `json:"classes,omitempty"`
+	Facts   Facts      `json:"facts"`
+	State   State      `json:"state"`
 	// Complete is false where the room did not understand all of it; Why says what. Incomplete commands are denied
 	// unless a policy explicitly permits the effect "unknown".
 	Complete bool   `json:"complete"`

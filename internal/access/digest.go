@@ -30,8 +30,12 @@ func Digest(key []byte, target TargetName, c Command) string {
 		h.Write([]byte{1})
 		field(h, p.Value)
 	}
-	if c.State.Prepared != "" { // everything before tells its own length, so nothing else can end like this
+	// Everything before tells its own length, so that nothing else can end like this.
+	if c.State.Prepared != "" || c.Masked != "" {
 		field(h, []byte(c.State.Prepared))
+	}
+	if c.Masked != "" {
+		field(h, []byte(c.Masked))
 	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }

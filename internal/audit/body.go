@@ -14,6 +14,7 @@ import (
 // Body is the exact command. It rests encrypted under its session's data key, whose destruction is the shred.
 type Body struct {
 	Text   string         `json:"text"`
+	Masked string         `json:"masked,omitempty"` // what runs in its place where classes are masked beneath
 	Params []access.Param `json:"params,omitempty"`
 	// Prepared is access.State.Prepared: as much the exact text as Text, and like it not for the log's open part.
 	Prepared string `json:"prepared,omitempty"`
@@ -28,7 +29,7 @@ func CommandOf(c access.Command, digest string, dataKey []byte) (*Command, error
 	if err != nil {
 		return nil, err
 	}
-	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params, Prepared: c.State.Prepared})
+	plain, err := json.Marshal(Body{Text: c.Text, Masked: c.Masked, Params: c.Params, Prepared: c.State.Prepared})
 	if err != nil {
 		return nil, fmt.Errorf("encode command body: %w", err)
 	}

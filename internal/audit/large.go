@@ -36,7 +36,7 @@ func BodyName(s access.SessionID, c access.CommandID) string {
 // LargeCommandOf is CommandOf for a command that does not fit its entry, with the blob that must be stored before the entry. The whole
 // normalised text is in it as well: the entry says that it has only the beginning.
 func LargeCommandOf(c access.Command, digest string, dataKey []byte) (*Command, []byte, error) {
-	plain, err := json.Marshal(Body{Text: c.Text, Params: c.Params, Prepared: c.State.Prepared, Normalised: c.Normalised})
+	plain, err := json.Marshal(Body{Text: c.Text, Masked: c.Masked, Params: c.Params, Prepared: c.State.Prepared, Normalised: c.Normalised})
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode command body: %w", err)
 	}

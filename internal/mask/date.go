@@ -17,7 +17,7 @@ const (
 var cuts = map[string]cut{"year": toYear, "month": toMonth, "day": toDay}
 
 // appendDate cuts a text that begins with an ISO date, YYYY-MM-DD. What follows the date becomes the beginning of the day in the same
-// form: digits of a time and of its fraction become zeros, the zone stays. Any other text shows nothing.
+// form: digits of a time become zeros, a fraction goes, the zone stays. Any other text shows nothing.
 func (m Masker) appendDate(dst, v []byte) []byte {
 	const iso = 10
 	if len(v) < iso || len(v) > 40 || !isoDate(v[:iso]) {
@@ -35,7 +35,7 @@ func (m Masker) appendDate(dst, v []byte) []byte {
 	if m.cut == toYear {
 		dst[at+5], dst[at+6] = '0', '1'
 	}
-	zone := false
+	zone, fraction := false, false
 	for i, c := range rest {
 		switch {
 		case i == 0:
@@ -43,6 +43,9 @@ func (m Masker) appendDate(dst, v []byte) []byte {
 			zone = true
 		case !digit(c) && c != ':' && c != '.':
 			return append(dst[:at], Hidden...)
+		case c == '.', fraction && !zone:
+			fraction = true
+			continue
 		case digit(c) && !zone:
 			c = '0'
 		}

@@ -58,7 +58,7 @@ func TestAppend(t *testing.T) {
 		{"constant:", "alice", ""},
 		{"constant:a:b", "alice", "a:b"},
 		{"date:month", "2026-11-25", "2026-11-01"},
-		{"date:year", "2026-11-25 10:20:30.123456+05:30", "2026-01-01 00:00:00.000000+05:30"},
+		{"date:year", "2026-11-25 10:20:30.123456+05:30", "2026-01-01 00:00:00+05:30"},
 		{"date:day", "2026-11-25T10:20:30Z", "2026-11-25T00:00:00Z"},
 		{"date:month", "25.11.2026", "****"},
 		{"date:month", "2026-11-25 BC", "****"},
@@ -201,7 +201,7 @@ func TestShapes(t *testing.T) {
 		{mask.Full, mask.JSON, "{}", `"****"`, false}, {mask.Full, mask.Zoned, "2026-11-25 01:02:03+00", "1970-01-01 00:00:00+00", false},
 		{mask.Full, mask.Shape(200), "x", "", true}, {mask.Null, mask.Text, "x", "", true}, {mask.Null, mask.Integer, "7", "", true},
 		{"date:month", mask.DateOnly, "2026-11-25", "2026-11-01", false}, {"date:month", mask.DateOnly, "infinity", "1970-01-01", false},
-		{"date:year", mask.Zoned, "2026-11-25 01:02:03.5+02", "2026-01-01 00:00:00.0+02", false}, {"date:year", mask.Integer, "7", "0", false},
+		{"date:year", mask.Zoned, "2026-11-25 01:02:03.5+02", "2026-01-01 00:00:00+02", false}, {"date:year", mask.Integer, "7", "0", false},
 		{"constant:x", mask.Integer, "7", "0", false},
 	}
 	for _, tt := range tests {

@@ -77,6 +77,7 @@ type caseClass struct {
 	Class   string `yaml:"class"`
 	On      string `yaml:"on"`
 	Derived bool   `yaml:"derived"`
+	Beneath bool   `yaml:"beneath"`
 	How     string `yaml:"how"`
 }
 

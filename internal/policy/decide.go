@@ -373,10 +373,11 @@ func (j *judge) reason(r *rule, does, what string) {
 }
 
 // reveal decides each class of data that takes part: revealed, or to be masked, or, where the room cannot mask it, refused. A
-// hold that is not approved does not reveal.
+// hold that is not approved does not reveal. Classes that are masked beneath what is computed from them are so all together or not at all.
 func (j *judge) reveal(uses []access.ClassUse) (masks []string, out Verdict) {
 	out = Verdict{Outcome: access.Allow, Rule: "-"}
 	revealed := map[string]bool{}
+	shown := "" // a class that is used beneath and revealed
 	for _, u := range uses {
 		if _, ok := revealed[u.Class]; !ok {
 			v := j.class(u.Class)
@@ -387,7 +388,19 @@ func (j *judge) reveal(uses []access.ClassUse) (masks []string, out Verdict) {
 				masks = append(masks, u.Class)
 			}
 		}
-		if u.Derived && !revealed[u.Class] {
+		if u.Beneath && revealed[u.Class] {
+			shown = u.Class
+		}
+	}
+	for _, u := range uses {
+		switch {
+		case revealed[u.Class], !u.Derived, u.Beneath && shown == "":
+		case u.Beneath:
+			v := deny(RuleNotMaskable+u.Class, "%s is %s data and has to be masked where %s data, which may be seen, is used %s: ask for them one after the other",
+				quote(u.On), quote(u.Class), quote(shown), quote(u.How))
+			v.Code = access.CodeNotMaskable
+			out = stricter(out, v)
+		default:
 			v := deny(RuleNotMaskable+u.Class, "%s is %s data and is used %s, where it cannot be masked: select the plain column, or leave it out",
 				quote(u.On), quote(u.Class), quote(u.How))
 			v.Code = access.CodeNotMaskable

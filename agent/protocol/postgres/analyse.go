@@ -113,7 +113,10 @@ type analysis struct {
 	deletes bool
 	spent   int
 	locks   bool
-	dry     bool // EXPLAIN without ANALYZE: what would be written is only read
+	splices []splice          // tables in FROM that a query may stand for: see beneath
+	fixed   map[classKey]bool // uses that are not all of such tables
+	rigid   string            // why no query may stand for any
+	dry     bool              // EXPLAIN without ANALYZE: what would be written is only read
 	limit   int64
 
 	entered  map[*routine]struct{} // functions that were looked into
@@ -129,7 +132,7 @@ type analysis struct {
 func newAnalysis(st session, cat *catalogue) *analysis {
 	return &analysis{
 		cat: cat, st: st, path: cat.path(st), touches: map[touchKey]*touched{}, classes: map[classKey]*access.ClassUse{},
-		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]struct{}{},
+		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]struct{}{}, fixed: map[classKey]bool{},
 	}
 }
 
@@ -177,6 +180,7 @@ func (a *analysis) finish(f *facts, statements int) {
 	if !c.Complete {
 		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})
 	}
+	a.beneath(c, statements)
 	a.plan.statements, a.plan.renames = statements, a.renames
 	switch a.verbs = append(a.verbs, ""); strings.TrimPrefix(a.verbs[0], "EXECUTE ") {
 	case "INSERT", "UPDATE", "DELETE", "MERGE":

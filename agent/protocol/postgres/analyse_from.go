@@ -17,7 +17,9 @@ func (a *analysis) from(n *pg.Node, sc *scope, p place) {
 	p.sc = sc
 	switch f := unwrap(n).(type) {
 	case *pg.RangeVar:
-		sc.entries = append(sc.entries, a.table(f, p.env))
+		e := a.table(f, p.env)
+		a.spliceable(f, e)
+		sc.entries = append(sc.entries, e)
 	case *pg.RangeSubselect:
 		in := place{sc: sc.parent, env: p.env, how: orElse(p.how, "in a subquery")}
 		if f.GetLateral() {
@@ -48,6 +50,7 @@ func (a *analysis) from(n *pg.Node, sc *scope, p place) {
 	case *pg.RangeTableSample:
 		a.exprs(f.GetArgs(), p.in("in TABLESAMPLE")) // before the table: they cannot see it
 		a.expr(f.GetRepeatable(), p.in("in TABLESAMPLE"))
+		a.stiff("in TABLESAMPLE")
 		a.from(f.GetRelation(), sc, p)
 		if m := stringsOf(f.GetMethod()); len(m) == 0 || m[len(m)-1] != "system" && m[len(m)-1] != "bernoulli" {
 			a.incomplete("a sampling method that is not the server's own")

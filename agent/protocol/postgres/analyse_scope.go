@@ -63,16 +63,17 @@ type cte struct {
 
 // entry is something that a FROM offers under a name.
 type entry struct {
-	name   string // alias, or the relation's name
-	schema string // of a relation without alias
-	hidden bool   // inside a join that has an alias: cannot be named with a qualifier
-	rel    *relation
-	down   bool     // reaches the relation's descendants too
-	rename []string // column aliases, of the first columns
-	cols   []outCol // where rel is nil
-	source []source // where it is the alias of a join: parallel to cols
-	open   bool     // there may be columns that are not known
-	quiet  bool     // EXCLUDED: values that the client itself sent
+	name    string // alias, or the relation's name
+	schema  string // of a relation without alias
+	hidden  bool   // inside a join that has an alias: cannot be named with a qualifier
+	rel     *relation
+	down    bool     // reaches the relation's descendants too
+	rename  []string // column aliases, of the first columns
+	cols    []outCol // where rel is nil
+	source  []source // where it is the alias of a join: parallel to cols
+	open    bool     // there may be columns that are not known
+	spliced bool     // a query may stand for it
+	quiet   bool     // EXCLUDED: values that the client itself sent
 }
 
 // source is what a join's column stands for.
@@ -112,7 +113,7 @@ func (a *analysis) mark(e *entry, i int, how string, plain bool) {
 	switch {
 	case e.quiet || !a.spend(1):
 	case e.rel != nil:
-		a.use(e.rel, e.down, &e.rel.columns[i], orElse(how, "in an expression"), plain && how == "")
+		a.use(e, &e.rel.columns[i], orElse(how, "in an expression"), plain && how == "")
 	case i < len(e.source):
 		s := e.source[i]
 		a.mark(s.e, s.i, orElse(how, "through the alias of a join"), false)
@@ -154,6 +155,9 @@ func (a *analysis) column(n *pg.ColumnRef, p place, plain bool) {
 		}
 		parts = parts[1:]
 	}
+	if len(parts) == 3 || star && len(parts) == 2 {
+		a.stiff("a column is named with its schema")
+	}
 	switch {
 	case star:
 		a.star(parts, p, plain)
@@ -194,6 +198,9 @@ func (a *analysis) member(e *entry, name string, p place, plain bool) {
 			found, guessed = found || !c.soft, guessed || c.soft
 		}
 	}
+	if !found && e.rel != nil {
+		a.stiff("a whole row or a system column takes part")
+	}
 	if found || e.rel != nil && systemColumn(name) {
 		return
 	}
@@ -231,6 +238,7 @@ func (a *analysis) bare(name string, p place, plain bool) {
 			}
 			if hits == 0 && e.rel != nil && systemColumn(name) {
 				firm = true
+				a.stiff("a system column takes part")
 			}
 		}
 		if firm {
@@ -238,6 +246,9 @@ func (a *analysis) bare(name string, p place, plain bool) {
 		}
 	}
 	if e := a.find(p.sc, []string{name}); e != nil {
+		if e.rel != nil {
+			a.stiff("a whole row takes part")
+		}
 		a.markAll(e, orElse(p.how, "in a whole row"), false)
 		return
 	}

@@ -144,6 +144,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 		for i := range b.rel.columns {
 			if c := &b.rel.columns[i]; e == access.Read && (b.whole || slices.Contains(b.columns, c.num)) {
 				a.class(b.rel, c, "through the view "+v.display(), false)
+				a.fix(b.rel, c)
 			}
 		}
 	}
@@ -151,12 +152,23 @@ func (a *analysis) open(e access.Effect, v *relation) {
 }
 
 // use notes that a column's values take part in a read. plain says that they go out as they are in a field that tells its origin.
-func (a *analysis) use(r *relation, down bool, c *column, how string, plain bool) {
-	a.reach(access.Read, r, down, false, c.name)
+func (a *analysis) use(e *entry, c *column, how string, plain bool) {
+	r := e.rel
+	a.reach(access.Read, r, e.down, false, c.name)
 	if r.kind == 'v' {
 		plain, how = false, orElse(how, "through the view "+r.display())
 	}
 	a.class(r, c, how, plain)
+	if !e.spliced {
+		a.fix(r, c)
+	}
+}
+
+// fix notes that a use of a column is not of a table that a query may stand for.
+func (a *analysis) fix(r *relation, c *column) {
+	for _, cl := range c.classes {
+		a.fixed[classKey{cl, r.display() + "." + plainPart(c.name)}] = true
+	}
 }
 
 // class notes a column's classes. Only the first of several can be masked, because only one mask can be laid on.

@@ -326,6 +326,9 @@ func (b *back) failed(e *expect, msg []byte) error {
 		}
 		msg, code = scrubbed(b.tmp[:0], 'E', msg[header:])
 		b.tmp = msg
+		if e != nil && e.run != nil && e.run.beneath {
+			msg = unplaced(msg)
+		}
 	case fatal(msg[header:]):
 		b.last = code
 	}

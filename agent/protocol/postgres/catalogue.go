@@ -59,9 +59,11 @@ type relation struct {
 }
 
 type column struct {
-	num     uint16
-	name    string
-	classes []string // in the order of the classes; empty for most
+	num      uint16
+	name     string
+	typ      string   // as SQL writes it
+	category byte     // pg_type.typcategory
+	classes  []string // in the order of the classes; empty for most
 	// computed says that the classes are those of the columns that the server computes it from: nothing of such a value may show, since
 	// a masker knows the value's form only where the class was given to the column itself.
 	computed bool

@@ -13,9 +13,10 @@ import (
 func handCatalogue(t testing.TB) *catalogue {
 	t.Helper()
 	answers := map[string][][]string{
-		sqlSchemas:     {{"public", "true"}, {"pg_catalog", "true"}, {"hidden", "false"}, {"app", "true"}},
-		sqlRelations:   {{"20000", "public", "customers", "r", ""}, {"20001", "public", "orders", "r", ""}, {"20002", "public", "v", "v", ""}, {"20003", "hidden", "secrets", "r", ""}},
-		sqlColumns:     {{"20000", "1", "id"}, {"20000", "2", "name"}, {"20000", "3", "email"}, {"20001", "1", "id"}, {"20001", "2", "amount"}, {"20002", "1", "email"}, {"20003", "1", "v"}},
+		sqlSchemas:   {{"public", "true"}, {"pg_catalog", "true"}, {"hidden", "false"}, {"app", "true"}},
+		sqlRelations: {{"20000", "public", "customers", "r", ""}, {"20001", "public", "orders", "r", ""}, {"20002", "public", "v", "v", ""}, {"20003", "hidden", "secrets", "r", ""}},
+		sqlColumns: {{"20000", "1", "id", "integer", "N"}, {"20000", "2", "name", "text", "S"}, {"20000", "3", "email", "text", "S"}, {"20001", "1", "id", "integer", "N"},
+			{"20001", "2", "amount", "numeric", "N"}, {"20002", "1", "email", "text", "S"}, {"20003", "1", "v", "text", "S"}},
 		sqlViewReads:   {{"20002", "20000", "false"}},
 		sqlBuiltin:     {{"lower"}, {"pg_sleep"}, {"set_config"}, {"count"}},
 		sqlViewColumns: {{"20002", "20000", "3"}},

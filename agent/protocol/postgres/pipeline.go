@@ -20,6 +20,7 @@ const (
 // statement is what Parse made: its text is what every Bind of it is decided on.
 type statement struct {
 	name, text string
+	masked     string // what the target has in its place, where classes are masked beneath
 }
 
 // portal is a statement with its parameters. It stays bound to the statement that it was made from, whatever name is parsed anew.

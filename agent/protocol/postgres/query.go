@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/internal/access"
 )
 
@@ -51,16 +53,14 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	if denied != nil {
 		return f.deny(refusal(denied))
 	}
-	if denied := carried(p, cmd, permit); denied != nil {
+	r, denied := permitted(p, cmd, permit)
+	if denied != nil {
 		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
 		return f.deny(refusal(denied))
 	}
-	if denied := uncountable(cmd, p, permit); denied != nil {
-		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
-		return f.deny(refusal(denied))
+	if r.beneath {
+		msg = appendQuery(nil, cmd.Masked)
 	}
-	r := newRunning(permit, cmd.Classes)
-	r.counts = r.limit > 0 && changes(cmd)
 	r.alone, r.copies = p.statements <= 1, p.copyIn || p.copyOut
 	r.plan = f.showsPlan(cmd)
 	if p.copyIn {
@@ -80,6 +80,28 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		return f.lost(err)
 	}
 	return f.flush()
+}
+
+// permitted is a command on its way, in the one of its texts that its permit wants; what its obligations cannot be kept with is denied.
+func permitted(p plan, c access.Command, permit *gate.Permit) (*running, *access.Denied) {
+	if d := carried(p, c, permit); d != nil {
+		return nil, d
+	}
+	if d := uncountable(c, p, permit); d != nil && !c.Prepare {
+		return nil, d
+	}
+	r := newRunning(permit, c.Classes)
+	r.counts = r.limit > 0 && !c.Prepare && changes(c)
+	for _, u := range c.Classes {
+		r.beneath = r.beneath || u.Beneath && permit.Masks(u.Class)
+	}
+	for _, u := range c.Classes {
+		if r.beneath && u.Beneath && !permit.Masks(u.Class) { // policy does not answer so, but the floor may add to what it says
+			return nil, &access.Denied{Code: access.CodeNotMaskable, Rule: "postgres.beneath", Command: permit.Command(),
+				Hint: fmt.Sprintf("class %q may be seen, others that are used with it may not: ask for them one after the other", u.Class)}
+		}
+	}
+	return r, nil
 }
 
 // join makes a Query message that comes before the Sync the end of the segment, as it is for the target: JDBC sends BEGIN by the extended

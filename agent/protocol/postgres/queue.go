@@ -55,6 +55,7 @@ type running struct {
 	masked  map[string]int64
 	tag     string
 	over    bool  // the row limit was passed
+	beneath bool  // the target runs the command's second text
 	alone   bool  // the only statement of its message
 	copies  bool  // a COPY is expected
 	counts  bool  // it changes rows, and may change limit of them

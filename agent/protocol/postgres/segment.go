@@ -61,18 +61,15 @@ func (f *front) decide(ctx context.Context) error {
 		var r *running
 		if permit != nil {
 			c := cmds[it.command]
-			if d := carried(it.plan, c, permit); d != nil {
+			var d *access.Denied
+			if r, d = permitted(it.plan, c, permit); d == nil {
+				d = it.exchange(r, c)
+			}
+			if d != nil {
 				permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
 				unused(permits[spent:])
 				return f.poisoned(refusal(d))
 			}
-			if d := uncountable(c, it.plan, permit); d != nil && !c.Prepare {
-				permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
-				unused(permits[spent:])
-				return f.poisoned(refusal(d))
-			}
-			r = newRunning(permit, c.Classes)
-			r.counts = r.limit > 0 && !c.Prepare && changes(c)
 			r.plan = f.showsPlan(c)
 			r.alone, r.copies = true, it.plan.copyIn || it.plan.copyOut
 		}

@@ -79,7 +79,7 @@ func (b *broker) decide(c access.Command, d *access.Decision) {
 // derived is policy's rule for what a room says that it cannot mask.
 func derived(c access.Command) bool {
 	for _, u := range c.Classes {
-		if u.Derived {
+		if u.Derived && !u.Beneath {
 			return true
 		}
 	}

@@ -41,7 +41,7 @@ const (
 const (
 	secondsPerCall  = 0.015 // assumed
 	secondsPerBatch = 0.025 // of 64 commands; assumed
-	entryKB         = 0.75 // packed, with what DynamoDB adds to an item
+	entryKB         = 0.75  // packed, with what DynamoDB adds to an item
 	logKB           = 0.3
 	sealsPerMonth   = month / 60 // scheduled ones; each signs when the log has grown
 	ownMetrics      = 9          // of the functions: those that the dashboard shows

@@ -162,3 +162,25 @@ func first(t *testing.T, w *measure.World, a *measure.Agent, n measure.Need, tak
 	}
 	compare(t, use, n)
 }
+
+// BenchmarkDecide is decide with the SDK and what it calls, in one process: for profiles. What the binary takes, `make bench-aws` says.
+func BenchmarkDecide(b *testing.B) {
+	w, _ := twin(b)
+	h, err := w.Handler(b.Context())
+	must(b, err)
+	a, err := w.Agent(b.Context(), "edge")
+	must(b, err)
+	l, err := w.Login(b.Context(), "maria@example.com")
+	must(b, err)
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s, err := w.Session(b.Context(), a, l)
+			must(b, err)
+			b.ReportAllocs()
+			for b.Loop() {
+				ask(b, h, a, access.Allow, n, s)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/decision")
+		})
+	}
+}

@@ -3,16 +3,11 @@
 package ssh
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"runtime"
-	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -314,91 +309,5 @@ func TestTableEcho(t *testing.T) {
 			fmt.Printf(" %d / %d |", median(got[lane]).Microseconds(), at99(got[lane]).Microseconds())
 		}
 		fmt.Println()
-	}
-}
-
-const crowdEnv = "SALLYPORT_TEST_CROWD"
-
-// TestCrowd is the clients of TestTableMemory, in a process of their own.
-func TestCrowd(t *testing.T) {
-	addr := os.Getenv(crowdEnv)
-	if addr == "" {
-		return
-	}
-	for i := range many {
-		c, err := ssh.Dial("tcp", addr, &ssh.ClientConfig{User: "x", HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // as above
-		if err != nil {
-			t.Fatal(i, err)
-		}
-		defer c.Close()
-		s, err := c.NewSession()
-		if err != nil {
-			t.Fatal(i, err)
-		}
-		in, err := s.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := s.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Start("cat"); err != nil {
-			t.Fatal(i, err)
-		}
-		_, _ = in.Write([]byte("x"))
-		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
-			t.Fatal(i, err)
-		}
-	}
-	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-}
-
-func resident(t *testing.T) int64 {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmRSS:")
-	n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n << 10
-}
-
-// TestTableMemory: what sessions take that do nothing just now.
-func TestTableMemory(t *testing.T) {
-	b := newBench(t, "")
-	debug.FreeOSMemory()
-	before := resident(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestCrowd$")
-	cmd.Env = append(os.Environ(), crowdEnv+"="+b.addr["room"])
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("%q, %v", line, err)
-	}
-	after, goroutines := resident(t), runtime.NumGoroutine()
-	_ = in.Close()
-	_ = cmd.Wait()
-	fmt.Printf("\n| SSH, %d sessions, each with a command that waits | |\n|---|---|\n| resident before / with them | %d / %d MB |\n| goroutines | %d |\n\n", many, before>>20, after>>20, goroutines)
-	if after > 300<<20 {
-		t.Errorf("%d MB", after>>20)
 	}
 }

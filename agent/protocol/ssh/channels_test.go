@@ -22,6 +22,7 @@ import (
 
 // TestAsOpenSSH: what a client sees of a command is what it sees without the room between.
 func TestAsOpenSSH(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	h := open(t, srv)
 	key := write(t, "key", srv.Key)
@@ -32,20 +33,24 @@ func TestAsOpenSSH(t *testing.T) {
 		{"kill -TERM $$", ""}, {"kill -9 $$", ""}, {"sleep 0.1; echo late", ""}, {"exec 1>&-; sleep 0.1; echo err >&2; exit 3", ""}, {"exec 2>&-; echo out", ""}, {"true", strings.Repeat("x", 1<<20)},
 		{"(sleep 0.2; echo behind) & echo before", ""}, {"printf 'a\\0b'", ""}, {"head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2", ""},
 	} {
-		want := execute(t, strings.NewReader(c.stdin), "ssh", append(slices.Clone(direct), c.text)...)
-		got := h.ssh(strings.NewReader(c.stdin), c.text)
-		clean := func(s string) string {
-			lines := strings.SplitAfter(s, "\n")
-			return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "Warning: Permanently added") }), "")
-		}
-		if got.out != want.out || got.code != want.code || clean(got.err) != clean(want.err) {
-			t.Errorf("%q:\n got %.200q %.200q %d\nwant %.200q %.200q %d", c.text, got.out, got.err, got.code, want.out, want.err, want.code)
-		}
+		t.Run(c.text, func(t *testing.T) {
+			t.Parallel()
+			want := execute(t, strings.NewReader(c.stdin), "ssh", append(slices.Clone(direct), c.text)...)
+			got := h.ssh(strings.NewReader(c.stdin), c.text)
+			clean := func(s string) string {
+				lines := strings.SplitAfter(s, "\n")
+				return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "Warning: Permanently added") }), "")
+			}
+			if got.out != want.out || got.code != want.code || clean(got.err) != clean(want.err) {
+				t.Errorf("%q:\n got %.200q %.200q %d\nwant %.200q %.200q %d", c.text, got.out, got.err, got.code, want.out, want.err, want.code)
+			}
+		})
 	}
 }
 
 // TestControlMaster: many commands on one connection of the real client, each decided by itself.
 func TestControlMaster(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	sock := filepath.Join(t.TempDir(), "c")
 	master := append(h.options(), "-o", "ControlPath="+sock)
@@ -108,6 +113,7 @@ func TestBackpressure(t *testing.T) {
 
 // Keys are renewed in both directions while bytes flow, on both legs.
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t, "RekeyLimit 1M"))
 	r := h.ssh(bytes.NewReader(make([]byte, 8<<20)), "-o", "RekeyLimit=1M", "cat; exit 5")
 	if len(r.out) != 8<<20 || r.code != 5 {
@@ -142,6 +148,7 @@ func TestKeepalive(t *testing.T) {
 
 // Answers keep their order behind a request that waits, however many keepalives there are.
 func TestKeepalivesInOrder(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Listen: true})
 	c := h.dial()
 	sock := filepath.Join(t.TempDir(), "holdme")
@@ -173,6 +180,7 @@ func TestKeepalivesInOrder(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Env: []string{"SECRET_A", "SECRET_B*"}})
 	s, err := h.dial().NewSession()
 	if err != nil {
@@ -195,6 +203,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestRequestsOutOfPlace(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeTerminal}})
 	s, err := h.dial().NewSession()
 	if err != nil {
@@ -241,6 +250,7 @@ func TestRequestsOutOfPlace(t *testing.T) {
 
 // A policy that permits whatever it can without naming it opens no terminal: "unknown" is permitted by name alone.
 func TestGrantsArePermittedByName(t *testing.T) {
+	t.Parallel()
 	c := &channel{l: &link{s: &protocol.Session{}, settings: &Settings{}}}
 	for cedar, want := range map[string]map[Mode]bool{
 		`permit (principal, action, resource);`:                                                                             {ModeLine: true},

@@ -22,6 +22,7 @@ import (
 
 // TestCorpusChannels, SS-01: that one channel was let in lets in no other.
 func TestCorpusChannels(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	c := h.dial()
 	run := func(text string) (string, error) {
@@ -75,6 +76,7 @@ func TestCorpusChannels(t *testing.T) {
 
 // TestCorpusSubsystems, SS-02: sftp by any other name, where only commands are permitted.
 func TestCorpusSubsystems(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	h.broker.policy = func(c access.Command) bool { return c.Verb == "EXEC" && c.Complete && c.Refused == nil }
 	c := h.dial()
@@ -114,6 +116,7 @@ func TestCorpusSubsystems(t *testing.T) {
 
 // TestCorpusForwarding, SS-04 and SS-05: no way on from the host, and none back, however it is spelt; each is recorded, and the connection lives.
 func TestCorpusForwarding(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	_, port, err := net.SplitHostPort(srv.Addr)
 	if err != nil {
@@ -201,6 +204,7 @@ var victims = []string{
 
 // TestCorpusShell, SS-07: the room and a policy of reading alone, in front of a real shell: the file stays as it was.
 func TestCorpusShell(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	h.broker.policy = func(c access.Command) bool {
 		return c.Complete && c.Refused == nil && !slices.ContainsFunc(c.Touches, func(t access.Touch) bool {
@@ -238,6 +242,7 @@ func TestCorpusShell(t *testing.T) {
 
 // TestCorpusTerminals, SS-08: where commands alone are permitted there is no terminal to play with, and lines that are pasted are decided as a whole.
 func TestCorpusTerminals(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	for _, args := range [][]string{{"-tt"}, {"-tt", "true"}, {"-tt", "bash"}, {"-tt", "stty -echo; cat"}, {"-T"}, {"-tt", "vim"}} {
 		r := h.ssh(strings.NewReader("touch /tmp/sallyport-corpus-pty\nexit\n"), args...)
@@ -265,6 +270,7 @@ func TestCorpusTerminals(t *testing.T) {
 
 // TestCorpusKeys, SS-10: whatever keys a client shows, only the endpoint's password tells who it is.
 func TestCorpusKeys(t *testing.T) {
+	t.Parallel()
 	v := verifier(t, "the-one")
 	h := open(t, server(t), func(s *protocol.Session) { s.Verifier = v })
 	a, _ := newSigner(t)
@@ -325,6 +331,7 @@ func passwords(all ...string) ssh.AuthMethod {
 
 // TestCorpusSwappedKeys, SS-13: a host that shows another key than the pinned one, of whatever kind, gets nothing of us.
 func TestCorpusSwappedKeys(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	flipped := pin(t, srv.HostKey)
 	flipped[31] ^= 1
@@ -356,6 +363,7 @@ func TestCorpusSwappedKeys(t *testing.T) {
 
 // TestCorpusRecordings, SS-14: what a program writes to steer the terminal of whoever looks at its recording does not get there.
 func TestCorpusRecordings(t *testing.T) {
+	t.Parallel()
 	tricks := map[string]string{
 		"clipboard": `\033]52;c;QkFE\a`, "clipboard, 8 bit": `\302\2355;c;QkFE\302\234`, "title": `\033]0;owned\a`, "title, ST": `\033]2;owned\033\\`, "answer back": `\005`, "who are you": `\033[c\033[>c\033[6n`,
 		"cut in two": `\033]5` + `2;c;QkFE\a`, "device control": `\033P$q"p\033\\`, "within another": `\033[31\033]52;c;QkFE\a m`, "keyboard": `\033[?1000h\033[>4;2m`, "file": `\033]1337;File=x:QkFE\a`, "link": `\033]8;;file:///etc/passwd\a`,

@@ -18,6 +18,7 @@ import (
 )
 
 func TestAddress(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		host string
 		port uint32
@@ -122,6 +123,7 @@ func (h *house) tags(verb string) (tags []string) {
 }
 
 func TestForward(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Forward: true})
 	far := echo(t, "tcp", "127.0.0.1:0")
 	sock := filepath.Join(t.TempDir(), "s")
@@ -226,6 +228,7 @@ func TestForwardEnds(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Listen: true})
 	c := h.dial()
 	sock := filepath.Join(t.TempDir(), "s")
@@ -292,6 +295,7 @@ func TestListen(t *testing.T) {
 
 // The real client's own words for all of it.
 func TestForwardByOpenSSH(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Forward: true, Listen: true})
 	far := echo(t, "tcp", "127.0.0.1:0")
 	if r := execute(t, strings.NewReader("hello"), "ssh", append(h.options(), "-W", far.Addr().String(), "x@127.0.0.1")...); r.out != "HELLO" || r.code != 0 {

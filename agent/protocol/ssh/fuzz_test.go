@@ -40,6 +40,7 @@ func FuzzAnalyse(f *testing.F) {
 
 // TestOracle runs command lines in real shells whose programs are stubs: each that ran was among those that were decided.
 func TestOracle(t *testing.T) {
+	t.Parallel()
 	bin, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
 	names := []string{"rm", "cat", "ls", "cp", "mv", "grep", "head", "touch", "tee", "sort", "sudo", "nice", "env", "timeout", "mkdir", "wc"}
 	for _, n := range names {

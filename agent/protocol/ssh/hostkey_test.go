@@ -71,6 +71,7 @@ func hostCert(t testing.TB, key ssh.PublicKey, ca ssh.Signer, change func(*ssh.C
 }
 
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	host, _ := newSigner(t)
 	other, _ := newSigner(t)
 	ca, _ := newSigner(t)
@@ -139,6 +140,7 @@ func TestIdentity(t *testing.T) {
 
 // TestCertificates: a real host that shows a certificate and takes those of the agent.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	hostKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -186,6 +188,7 @@ func TestCertificates(t *testing.T) {
 
 // What is signed has no more in it than the settings need.
 func TestCertificateHasNoMore(t *testing.T) {
+	t.Parallel()
 	key, _ := newSigner(t)
 	now := time.Unix(1_700_000_000, 0)
 	for _, c := range []struct {
@@ -209,6 +212,7 @@ func TestCertificateHasNoMore(t *testing.T) {
 
 // TestOldHost: a host with old algorithms alone is reached where its target's settings name them, and not otherwise.
 func TestOldHost(t *testing.T) {
+	t.Parallel()
 	srv := server(t, "KexAlgorithms diffie-hellman-group14-sha1", "Ciphers aes128-ctr", "MACs hmac-sha1")
 	if r := open(t, srv).ssh(nil, "echo in"); r.code != 255 || r.out != "" {
 		t.Errorf("without: %+v", r)
@@ -227,6 +231,7 @@ func TestOldHost(t *testing.T) {
 }
 
 func TestLoginByPassword(t *testing.T) {
+	t.Parallel()
 	if _, err := authOf(&protocol.Session{Login: protocol.Login{Password: secret.New("")}}, &Settings{}, time.Now()); err == nil {
 		t.Error("an empty credential")
 	}

@@ -12,6 +12,7 @@ import (
 )
 
 func TestUnfinished(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]bool{
 		"ls\n": false, "if true\n": true, "if true\nthen ls\nfi\n": false, "echo 'a\n": true, "echo \"a\n": true, "cat <<E\n": true, "cat <<E\nx\nE\n": false, "ls |\n": true, "ls &&\n": true, "ls \\\n": true,
 		"( ls\n": true, "{ ls\n": true, "f() {\n": true, "ls )\n": false, "fi\n": false, "\x01\n": false, "# x\n": false, "echo $(ls\n": true, "while true\n": true, "case x in\n": true,
@@ -23,6 +24,7 @@ func TestUnfinished(t *testing.T) {
 }
 
 func TestBuiltins(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]uint32{"exit\n": 7, "exit 0\n": 0, " exit  5 # bye\n": 5, "'exit' 5\n": 5, "exit 256\n": 99, "exit $?\n": 99, "exit 1 2\n": 99, "exit; ls\n": 99, "exit 1 &\n": 99, "! exit\n": 99, "x=1 exit\n": 99, "exit >x\n": 99, "logout\n": 7} {
 		got, ok := leaves(text, 7)
 		if !ok {
@@ -97,6 +99,7 @@ func FuzzCast(f *testing.F) {
 }
 
 func TestKeyboard(t *testing.T) {
+	t.Parallel()
 	k := newKeyboard()
 	r, w := io.Pipe()
 	done := make(chan struct{})
@@ -132,6 +135,7 @@ func TestKeyboard(t *testing.T) {
 }
 
 func TestPrintable(t *testing.T) {
+	t.Parallel()
 	d := &access.Denied{Code: access.CodeDenied, Rule: "r", Hint: "a\x1b]52;c;x\a\u202eb\u2028\nDETAIL: {}"}
 	for _, s := range []string{refusal(d), words(d), oneLine(d), heldText(access.HeldCommand{Name: "\x1b[2J", Link: "https://x/\u202e\x9b"})} {
 		if strings.ContainsAny(s, "\x1b\a\u202e\u2028\u009b") || strings.Count(s, "\nDETAIL: ") > 1 || strings.Contains(s, "\nDETAIL: {}") {

@@ -214,6 +214,7 @@ const (
 
 // What a shell really starts and changes is what the facts say, wherever these claim to be complete.
 func TestRealShells(t *testing.T) {
+	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ func guarded(s *protocol.Session) {
 const address1 = "jane.doe@mail.example"
 
 func TestOutputIsMasked(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t), guarded)
 	r := h.ssh(nil, "printf 'to jane.'; echo 'doe@mail.example and back'; echo "+address1+" >&2; exit 3")
 	if r.out != "to j***@***.example and back\n" || !strings.HasSuffix(r.err, "j***@***.example\n") || r.code != 3 {
@@ -57,6 +58,7 @@ func TestOutputIsMasked(t *testing.T) {
 }
 
 func TestMaskedLinesAndTerminals(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t), guarded).allow(Settings{Shells: []Mode{ModeTerminal, ModeLine}, Forward: true})
 	y := h.terminal()
 	if err := y.Shell(); err != nil {
@@ -86,6 +88,7 @@ func TestMaskedLinesAndTerminals(t *testing.T) {
 }
 
 func TestFilesAreKept(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	dir := t.TempDir()
 	data := bytes.Repeat([]byte("0123456789abcdef"), 40000)
@@ -126,6 +129,7 @@ func TestFilesAreKept(t *testing.T) {
 }
 
 func TestContent(t *testing.T) {
+	t.Parallel()
 	type part struct {
 		at uint64
 		b  string

@@ -297,6 +297,7 @@ func (h *house) ssh(stdin io.Reader, args ...string) result {
 }
 
 func TestRealClient(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	r := h.ssh(nil, "echo out; echo err >&2; exit 7")
 	if r.out != "out\n" || !strings.HasSuffix(r.err, "err\n") || r.code != 7 {
@@ -332,6 +333,7 @@ func TestRealClient(t *testing.T) {
 }
 
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	r := h.ssh(nil, "head -c 20000000 /dev/zero; echo end >&2; exit 3")
 	if len(r.out) != 20000000 || r.code != 3 || !strings.HasSuffix(r.err, "end\n") {
@@ -344,6 +346,7 @@ func TestBulk(t *testing.T) {
 }
 
 func TestManyChannelsOneConnection(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	c := h.dial()
 	var wg sync.WaitGroup
@@ -376,6 +379,7 @@ func TestManyChannelsOneConnection(t *testing.T) {
 
 // TestKeysAreNeverLookedAt: SS-10 and SS-11 need a server that looks at keys.
 func TestKeysAreNeverLookedAt(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	h := open(t, srv, func(s *protocol.Session) { s.Verifier = verifier(t, "the-one") })
 	signer, err := ssh.ParsePrivateKey([]byte(srv.Key)) // the very key that the agent logs in with
@@ -399,6 +403,7 @@ func (h *house) dial() *ssh.Client {
 }
 
 func TestHold(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	done := make(chan result, 1)
 	go func() { done <- h.ssh(nil, "echo holdme") }()
@@ -420,6 +425,7 @@ func TestHold(t *testing.T) {
 }
 
 func TestHoldGivenUp(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	for name, leave := range map[string]func(c *ssh.Client, s *ssh.Session){
 		"connection": func(c *ssh.Client, _ *ssh.Session) { _ = c.Close() },
@@ -496,6 +502,7 @@ func running(t *testing.T, line string) bool {
 }
 
 func TestSwappedHostKey(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t), func(s *protocol.Session) { s.Login.Peer.Pin = make([]byte, 32) })
 	r := h.ssh(nil, "echo hello")
 	if r.code != 255 || !strings.Contains(r.err, "pins") || strings.Contains(r.out, "hello") {
@@ -507,6 +514,7 @@ func TestSwappedHostKey(t *testing.T) {
 }
 
 func TestForwardingIsRefused(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	h := open(t, srv)
 	c := h.dial()
@@ -564,6 +572,7 @@ func TestForwardingIsRefused(t *testing.T) {
 }
 
 func TestPasswordOfTheEndpoint(t *testing.T) {
+	t.Parallel()
 	v := verifier(t, "the-one")
 	h := open(t, server(t), func(s *protocol.Session) { s.Verifier = v })
 	for password, want := range map[string]bool{"the-one": true, "another": false, "": false} {
@@ -581,6 +590,7 @@ func TestPasswordOfTheEndpoint(t *testing.T) {
 }
 
 func TestRefuse(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -609,6 +619,7 @@ func TestRefuse(t *testing.T) {
 }
 
 func TestKeyStays(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "keys")
 	first, err := New(Config{KeyDir: dir}).signer("web")
 	if err != nil {

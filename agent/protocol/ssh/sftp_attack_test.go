@@ -73,6 +73,7 @@ func (f *rawFiles) open(name string) string {
 
 // A client that closes a file before it has the answers gets no byte that is not in the record.
 func TestSFTPClosedAhead(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	name := filepath.Join(t.TempDir(), "keepme")
 	if err := os.WriteFile(name, []byte("not to be missed"), 0o600); err != nil {
@@ -108,6 +109,7 @@ func TestSFTPClosedAhead(t *testing.T) {
 
 // What a name leads to is looked at again once a reviewer has said yes: it may be another file by then.
 func TestSFTPSwappedWhileHeld(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	dir := t.TempDir()
 	must := func(err error) {

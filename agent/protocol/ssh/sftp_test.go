@@ -15,6 +15,7 @@ func (h *house) sftp(batch string) result {
 }
 
 func TestSFTP(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	dir := t.TempDir()
 	content := strings.Repeat("0123456789abcdef", 20000)
@@ -48,6 +49,7 @@ func TestSFTP(t *testing.T) {
 
 // What is to be kept, and cannot be, is not carried.
 func TestOnlySFTPIsKept(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Forward: true})
 	dir := t.TempDir()
 	name := filepath.Join(dir, "keepme")
@@ -70,6 +72,7 @@ func TestOnlySFTPIsKept(t *testing.T) {
 }
 
 func TestSFTPDeniesOneRequest(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	dir := t.TempDir()
 	for _, name := range []string{"good", "denyme"} {
@@ -93,6 +96,7 @@ func TestSFTPDeniesOneRequest(t *testing.T) {
 }
 
 func TestCopies(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t))
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "tree/sub"), 0o700); err != nil {
@@ -155,6 +159,7 @@ func TestGit(t *testing.T) {
 
 // Rows of the corpus of tricks that have no test of their own elsewhere.
 func TestCorpus(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	t.Run("SS-02 sftp where it is not permitted", func(t *testing.T) {
 		h := open(t, srv)

@@ -27,10 +27,13 @@ import (
 //
 // The client of bulk is OpenSSH's, in a process of its own; that of the others is Go's.
 const (
-	rounds   = 5
-	bulkSize = 256 << 20
-	samples  = 400
-	many     = 200 // sessions at once
+	rounds         = 5
+	bulkSize       = 128 << 20
+	samples        = 400
+	turns          = 15  // of each lane
+	keys           = 200 // in a turn
+	channelsInTurn = 20
+	many           = 200 // sessions at once
 )
 
 var lanes = []string{"direct", "jump", "bare", "room"}
@@ -231,14 +234,18 @@ func TestTableExec(t *testing.T) {
 	}
 }
 
-// echoes measures how long a byte takes there and back.
-func echoes(t *testing.T, c *ssh.Client) (all []time.Duration) {
+// typist sends a byte to a command that sends it back, and waits for it.
+type typist struct {
+	in  io.Writer
+	out io.Reader
+}
+
+func newTypist(t *testing.T, c *ssh.Client) typist {
 	t.Helper()
 	s, err := c.NewSession()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
 	in, err := s.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -250,13 +257,18 @@ func echoes(t *testing.T, c *ssh.Client) (all []time.Duration) {
 	if err := s.Start("cat"); err != nil {
 		t.Fatal(err)
 	}
+	return typist{in, out}
+}
+
+func (y typist) echoes(t *testing.T, n int) (all []time.Duration) {
+	t.Helper()
 	key := []byte("k")
-	for range samples {
+	for range n {
 		began := time.Now()
-		if _, err := in.Write(key); err != nil {
+		if _, err := y.in.Write(key); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadFull(out, key); err != nil {
+		if _, err := io.ReadFull(y.out, key); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, time.Since(began))
@@ -264,7 +276,7 @@ func echoes(t *testing.T, c *ssh.Client) (all []time.Duration) {
 	return all
 }
 
-// busy streams until the test is over.
+// busy streams until it is stopped.
 func busy(t *testing.T, c *ssh.Client) (stop func()) {
 	t.Helper()
 	s, err := c.NewSession()
@@ -278,36 +290,99 @@ func busy(t *testing.T, c *ssh.Client) (stop func()) {
 	if err := s.Start("cat /dev/zero"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := io.CopyN(io.Discard, out, 8<<20); err != nil { // it is well under way
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(io.Discard, out) })
 	return func() { _ = s.Close(); wg.Wait() }
 }
 
-// TestTableEcho: a keystroke, with nothing else going on, with a stream on another connection, and with one on the same.
+// loads are what else goes on while a keystroke is echoed, or a channel opened.
+var loads = []string{"nothing else", "a stream on another connection", "a stream on the same"}
+
+// under runs f in short turns of each lane, with a load beside it.
+func under(t *testing.T, b *bench, load string, f func(lane string, c *ssh.Client)) {
+	t.Helper()
+	lanes := []string{"direct", "bare", "room"}
+	clients, others := map[string]*ssh.Client{}, map[string]*ssh.Client{}
+	for _, lane := range lanes {
+		clients[lane], others[lane] = b.client(t, lane), b.client(t, lane)
+		f(lane, clients[lane]) // to warm up
+	}
+	for range turns {
+		for _, lane := range lanes {
+			stop := func() {}
+			switch load {
+			case loads[1]:
+				stop = busy(t, others[lane])
+			case loads[2]:
+				stop = busy(t, clients[lane])
+			}
+			f(lane, clients[lane])
+			stop()
+		}
+	}
+}
+
+func row(name string, got map[string][]time.Duration) {
+	p99 := map[string]time.Duration{}
+	fmt.Printf("| %s |", name)
+	for _, lane := range []string{"direct", "bare", "room"} {
+		p99[lane] = at99(got[lane])
+		fmt.Printf(" %d / %d |", median(got[lane]).Microseconds(), p99[lane].Microseconds())
+	}
+	fmt.Printf(" %.2f | %.2f |\n", p99["room"].Seconds()/p99["direct"].Seconds(), p99["room"].Seconds()/p99["bare"].Seconds())
+}
+
+// TestTableEcho: a keystroke.
 func TestTableEcho(t *testing.T) {
 	b := newBench(t, "aes128-gcm@openssh.com")
-	fmt.Printf("\n| SSH, a keystroke's echo | direct p50 / p99 µs | bare | room |\n|---|---|---|---|\n")
-	for _, load := range []string{"idle", "a stream on another connection", "a stream on the same"} {
+	fmt.Printf("\n| SSH, a keystroke's echo, beside | direct p50 / p99 µs | bare | room | p99, room / direct | room / bare |\n|---|---|---|---|---|---|\n")
+	for _, load := range loads {
 		got := map[string][]time.Duration{}
-		for range 3 {
-			for _, lane := range []string{"direct", "bare", "room"} {
-				c := b.client(t, lane)
-				stop := func() {}
-				switch load {
-				case "a stream on the same":
-					stop = busy(t, c)
-				case "a stream on another connection":
-					stop = busy(t, b.client(t, lane))
-				}
-				got[lane] = append(got[lane], echoes(t, c)...)
-				stop()
-				_ = c.Close()
+		typists := map[string]typist{}
+		under(t, b, load, func(lane string, c *ssh.Client) {
+			y, ok := typists[lane]
+			if !ok {
+				typists[lane] = newTypist(t, c)
+				return
 			}
-		}
-		fmt.Printf("| %s |", load)
-		for _, lane := range []string{"direct", "bare", "room"} {
-			fmt.Printf(" %d / %d |", median(got[lane]).Microseconds(), at99(got[lane]).Microseconds())
-		}
-		fmt.Println()
+			got[lane] = append(got[lane], y.echoes(t, keys)...)
+		})
+		row(load, got)
+	}
+}
+
+// TestTableOpen: another channel with a command, from asking for it to its first byte.
+func TestTableOpen(t *testing.T) {
+	b := newBench(t, "aes128-gcm@openssh.com")
+	fmt.Printf("\n| SSH, another channel with `echo`, to its first byte, beside | direct p50 / p99 µs | bare | room | p99, room / direct | room / bare |\n|---|---|---|---|---|---|\n")
+	for _, load := range loads {
+		got := map[string][]time.Duration{}
+		under(t, b, load, func(lane string, c *ssh.Client) {
+			for range channelsInTurn {
+				began := time.Now()
+				s, err := c.NewSession()
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := s.StdoutPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Start("echo"); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				got[lane] = append(got[lane], time.Since(began))
+				if err := s.Wait(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		row(load, got)
 	}
 }

@@ -163,6 +163,7 @@ func exitCode(err error) int {
 }
 
 func TestTerminalSizes(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeTerminal}, OmitInput: true})
 	y := h.terminal()
 	if err := y.Shell(); err != nil {
@@ -188,6 +189,7 @@ func TestTerminalSizes(t *testing.T) {
 }
 
 func TestTerminalCommand(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	h := open(t, srv).allow(Settings{Shells: []Mode{ModeTerminal}})
 	if r := h.ssh(nil, "-tt", "test -t 1 && echo tty; exit 4"); r.code != 4 || r.out != "tty\r\n" {
@@ -210,6 +212,7 @@ func TestTerminalCommand(t *testing.T) {
 }
 
 func TestTerminalIsRecordedOrNot(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	h := open(t, srv).allow(Settings{Shells: []Mode{ModeTerminal, ModeLine}})
 	h.tapes.Err = errors.New("full")
@@ -233,6 +236,7 @@ func TestTerminalIsRecordedOrNot(t *testing.T) {
 }
 
 func TestModesAreTriedInOrder(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeTerminal, ModeLine}})
 	h.broker.forbid("shell on a terminal")
 	y := h.terminal()
@@ -254,6 +258,7 @@ func TestModesAreTriedInOrder(t *testing.T) {
 }
 
 func TestTerminalHold(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeTerminal, ModeLine}})
 	y := h.terminal()
 	if err := y.Start("echo holdme"); err != nil {
@@ -296,6 +301,7 @@ func TestTerminalRevoked(t *testing.T) {
 }
 
 func TestScript(t *testing.T) {
+	t.Parallel()
 	srv := server(t)
 	dir := t.TempDir()
 	for _, c := range []struct {
@@ -338,6 +344,7 @@ func TestScript(t *testing.T) {
 }
 
 func TestLines(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeLine}})
 	dir := t.TempDir()
 	y := h.terminal()
@@ -389,6 +396,7 @@ func TestLines(t *testing.T) {
 
 // A line never runs in another way than it was decided, whatever lines before it did to the shell.
 func TestLinesKeepNothing(t *testing.T) {
+	t.Parallel()
 	h := open(t, server(t)).allow(Settings{Shells: []Mode{ModeLine}})
 	r := h.ssh(strings.NewReader("echo() { printf changed; }\nalias printf=false\necho plain\ncd() { true; }\npwd\n"), "-T")
 	if !strings.HasPrefix(r.out, "plain\n/") || r.code != 0 {

@@ -80,6 +80,7 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Items, c.Evidence = answering{c.Items}, answeringBlobs{c.Evidence}
 	provider, err := idtoken.New(idtoken.Config{Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, HTTPClient: c.OIDC.HTTPClient, Now: c.Now})
 	if err != nil {
 		return nil, fmt.Errorf("functions/approve: %w", err)

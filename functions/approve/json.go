@@ -19,9 +19,13 @@ func (p *pages) json(answer func(r *http.Request, s scope) (any, error)) http.Ha
 		if err == nil {
 			_, _, err = token.Live(r.Context(), p.Items, c, p.Now())
 		}
+		var s scope
+		if err == nil {
+			s, err = p.scopeOf(r, c)
+		}
 		var v any
 		if err == nil {
-			v, err = answer(r, p.scopeOf(r, c))
+			v, err = answer(r, s)
 		}
 		if err != nil {
 			api.Fail(w, p.Log, err)
@@ -31,22 +35,22 @@ func (p *pages) json(answer func(r *http.Request, s scope) (any, error)) http.Ha
 	}
 }
 
-// scopeOf: what a person in an auditing group may see, the actors under them may not.
-func (p *pages) scopeOf(r *http.Request, c token.Claims) scope {
+// scopeOf: what a person in an auditing group may see, the actors under them may not. Whose roles are not known gets no answer: one that lacks
+// what an auditor may see would be believed.
+func (p *pages) scopeOf(r *http.Request, c token.Claims) (scope, error) {
 	l := c.Lineage()
 	s := scope{principal: l.Principal, lineage: &l}
 	if l.Depth() > 0 {
 		s.actor = l.Actor().ID
-		return s
+		return s, nil
 	}
 	b, err := p.Bundles.Active(r.Context())
 	if err != nil {
-		p.Log.Warn("roles are not known", "error", err) // they see their own, no more
-		return s
+		return scope{}, silent(err, "no active policy, which says who may see what")
 	}
 	s.admin = b.Roles.Administrator(l.Groups)
 	s.all = s.admin || b.Roles.Auditor(l.Groups)
-	return s
+	return s, nil
 }
 
 func (p *pages) listApprovals(r *http.Request, s scope) (any, error) {

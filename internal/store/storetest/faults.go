@@ -58,6 +58,14 @@ func (f *Faults) next(op, on string) Fault {
 	return f.Plan(op, on)
 }
 
+// Fails plans a call to something that is no store, such as a key.
+func (f *Faults) Fails(op, on string) error {
+	if f.next(op, on) != None {
+		return ErrFault
+	}
+	return nil
+}
+
 func (f *Faults) do(op, on string, call func() error) error {
 	switch f.next(op, on) {
 	case NotApplied:

@@ -50,7 +50,11 @@ func (p *pages) approvalView(rec approval.Record) api.ApprovalView {
 
 // approvals are the newest that s may see, as many as an answer of the API has room for.
 func (p *pages) approvals(ctx context.Context, s scope, status string) ([]api.ApprovalView, error) {
-	recs, err := approval.List(ctx, p.Items, p.Now(), listDays)
+	list := func() ([]approval.Record, error) { return approval.List(ctx, p.Items, p.Now(), listDays) }
+	if status == string(approval.Pending) {
+		list = func() ([]approval.Record, error) { return p.watch.waiting.List(ctx, p.Items, p.Now()) }
+	}
+	recs, err := list()
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type watch struct {
 	mu      sync.Mutex
 	last    *state
 	minutes map[time.Time]refused // settled ones
+	waiting approval.Waiting
 }
 
 const (
@@ -73,7 +74,7 @@ func (w *watch) look(ctx context.Context, p *pages) (*state, error) {
 	if s.trees, more, err = p.trees(ctx, scope{all: true}, s.sessions); err != nil {
 		return nil, err
 	}
-	if s.pending, err = approval.Waiting(ctx, p.Items, now); err != nil {
+	if s.pending, err = w.waiting.List(ctx, p.Items, now); err != nil {
 		return nil, err
 	}
 	if err := w.refusals(ctx, p, s); err != nil {

@@ -104,7 +104,7 @@ func TestFaultsOfCheck(t *testing.T) {
 				if n := len(w.commandEntries()); n != want {
 					t.Errorf("%d entries, want %d", n, want)
 				}
-				recs, err := approval.Waiting(context.Background(), w.DB, w.Now())
+				recs, err := new(approval.Waiting).List(context.Background(), w.DB, w.Now())
 				brokertest.Must(t, err)
 				if (tt.name == "hold") != (len(recs) == 1) {
 					t.Errorf("%d approvals", len(recs))

@@ -49,6 +49,9 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 	if err != nil {
 		return false, p.noDecision(ctx, "the approvals", err)
 	}
+	if err := approval.Announce(ctx, p.Items, id, expires); err != nil {
+		return false, p.noDecision(ctx, "the approvals", err)
+	}
 	dec.Approval, dec.Link, dec.Expires = id, p.Console+"/approve/"+string(id), expires
 	p.held = &approval.Record{
 		ID: id, Status: approval.Pending, Hold: h.Name, Session: cmd.Session, Command: cmd.ID, Seq: cmd.Seq, Digest: dec.Digest,

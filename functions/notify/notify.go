@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,8 +54,9 @@ const maxTo = 50
 // Notifier is the function. Its methods may be called by several processes at once: the outbox decides who sends.
 type Notifier struct {
 	Config
-	mu   sync.Mutex
-	made map[store.Key]bool // deliveries that are known to be made, so that a sweep need not look; at most maxMade
+	waiting approval.Waiting
+	mu      sync.Mutex
+	made    map[store.Key]bool // deliveries that are known to be made, so that a sweep need not look; at most maxMade
 }
 
 // maxMade bounds that memory. When full it starts anew.
@@ -132,6 +134,12 @@ func (n *Notifier) Sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("notify: sweep: %w", err)
 	}
+	all = slices.DeleteFunc(all, func(r approval.Record) bool { return r.StatusAt(now) == approval.Pending })
+	pending, err := n.waiting.List(ctx, n.Items, now)
+	if err != nil {
+		return fmt.Errorf("notify: sweep: %w", err)
+	}
+	all = append(pending, all...)
 	var f Figures
 	var errs []error
 	for _, rec := range all {

@@ -361,7 +361,7 @@ func TestWaiting(t *testing.T) {
 	old := add(born, 4, Pending)
 	older := add(born.AddDate(0, 0, -2), 5, Pending)
 	when := late.Add(7 * time.Minute) // the next day
-	waiting, err := Waiting(t.Context(), db, when)
+	waiting, err := new(Waiting).List(t.Context(), db, when)
 	if err != nil || !slices.Equal(ids(waiting), []access.ApprovalID{b, a}) {
 		t.Errorf("%v, %v, want %s and %s, newest first", err, ids(waiting), b, a)
 	}
@@ -439,7 +439,7 @@ func TestListIsBoundedAndPaged(t *testing.T) {
 			t.Fatalf("record %d is %s, want %s", i, r.ID, items[1199-i].SK)
 		}
 	}
-	if _, err := Waiting(t.Context(), shelf{err: errors.New("throttled")}, born); err == nil {
+	if _, err := new(Waiting).List(t.Context(), shelf{err: errors.New("throttled")}, born); err == nil {
 		t.Error("a store that does not answer is an empty list")
 	}
 }

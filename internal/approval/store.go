@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -16,7 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/store"
 )
 
-// MaxListed bounds what List and Waiting return: a page that a person can still read.
+// MaxListed bounds what List returns: a page that a person can still read.
 const MaxListed = 1000
 
 // Key is where a record lives: PK "day#YYYY-MM-DD" (the day in the id, UTC), SK the id.
@@ -96,13 +95,4 @@ func List(ctx context.Context, items store.Items, now time.Time, days int) ([]Re
 		}
 	}
 	return out, nil
-}
-
-// Waiting returns today's and yesterday's records that still wait for a reviewer, newest first. No hold waits longer than a day.
-func Waiting(ctx context.Context, items store.Items, now time.Time) ([]Record, error) {
-	all, err := List(ctx, items, now, 2)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(all, func(r Record) bool { return r.StatusAt(now) != Pending }), nil
 }

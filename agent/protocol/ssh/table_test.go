@@ -31,7 +31,7 @@ const (
 	bulkSize       = 128 << 20
 	samples        = 400
 	turns          = 15  // of each lane
-	keys           = 200 // in a turn
+	strokes        = 200 // in a turn
 	channelsInTurn = 20
 	many           = 200 // sessions at once
 )
@@ -234,13 +234,13 @@ func TestTableExec(t *testing.T) {
 	}
 }
 
-// typist sends a byte to a command that sends it back, and waits for it.
-type typist struct {
+// echoer sends a byte to a command that sends it back, and waits for it.
+type echoer struct {
 	in  io.Writer
 	out io.Reader
 }
 
-func newTypist(t *testing.T, c *ssh.Client) typist {
+func newEchoer(t *testing.T, c *ssh.Client) echoer {
 	t.Helper()
 	s, err := c.NewSession()
 	if err != nil {
@@ -257,10 +257,10 @@ func newTypist(t *testing.T, c *ssh.Client) typist {
 	if err := s.Start("cat"); err != nil {
 		t.Fatal(err)
 	}
-	return typist{in, out}
+	return echoer{in, out}
 }
 
-func (y typist) echoes(t *testing.T, n int) (all []time.Duration) {
+func (y echoer) echoes(t *testing.T, n int) (all []time.Duration) {
 	t.Helper()
 	key := []byte("k")
 	for range n {
@@ -341,14 +341,14 @@ func TestTableEcho(t *testing.T) {
 	fmt.Printf("\n| SSH, a keystroke's echo, beside | direct p50 / p99 µs | bare | room | p99, room / direct | room / bare |\n|---|---|---|---|---|---|\n")
 	for _, load := range loads {
 		got := map[string][]time.Duration{}
-		typists := map[string]typist{}
+		echoers := map[string]echoer{}
 		under(t, b, load, func(lane string, c *ssh.Client) {
-			y, ok := typists[lane]
+			y, ok := echoers[lane]
 			if !ok {
-				typists[lane] = newTypist(t, c)
+				echoers[lane] = newEchoer(t, c)
 				return
 			}
-			got[lane] = append(got[lane], y.echoes(t, keys)...)
+			got[lane] = append(got[lane], y.echoes(t, strokes)...)
 		})
 		row(load, got)
 	}

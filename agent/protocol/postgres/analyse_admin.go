@@ -103,7 +103,7 @@ func (a *analysis) definesObject(n any) bool {
 	case *pg.DefineStmt, *pg.CreateCastStmt, *pg.CreateOpClassStmt, *pg.CreateOpFamilyStmt, *pg.AlterOpFamilyStmt, *pg.CreateRangeStmt,
 		*pg.CreateConversionStmt, *pg.CreateTransformStmt, *pg.AlterOperatorStmt, *pg.AlterTypeStmt, *pg.AlterTSDictionaryStmt,
 		*pg.AlterTSConfigurationStmt, *pg.AlterCollationStmt, *pg.AlterFunctionStmt, *pg.AlterStatsStmt, *pg.CreateAmStmt,
-		*pg.AlterObjectDependsStmt, *pg.AlterTableMoveAllStmt:
+		*pg.AlterObjectDependsStmt:
 		a.database(access.Define)
 		return true
 	}

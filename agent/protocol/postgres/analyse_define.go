@@ -29,6 +29,7 @@ func (a *analysis) definition(n any) string {
 	case *pg.RefreshMatViewStmt:
 		if e := a.target(s.GetRelation()); e.rel != nil {
 			a.reach(access.Define, e.rel, true, true)
+			a.ownCalls(e.rel.writeCalls)
 			a.open(access.Read, e.rel)
 		}
 	case *pg.TruncateStmt:
@@ -103,6 +104,11 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 			a.database(access.Grant)
 			a.defined(s.GetRelation(), access.Grant, verb)
 		}
+		for _, c := range s.GetCmds() {
+			if s.GetObjtype() == pg.ObjectType_OBJECT_TYPE && c.GetAlterTableCmd().GetBehavior() == pg.DropBehavior_DROP_CASCADE {
+				a.incomplete("what CASCADE takes along is not looked into")
+			}
+		}
 		if r, ok := a.cat.lookup(s.GetRelation().GetSchemaname(), s.GetRelation().GetRelname(), a.path); ok {
 			a.alters(s, r)
 		}
@@ -122,7 +128,7 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 	case *pg.ReassignOwnedStmt, *pg.DropOwnedStmt:
 		a.incomplete("what the role owns is not looked into")
 	}
-	for _, name := range objectNames(n) {
+	for _, name := range a.objectNames(n) {
 		if r := a.named(name); r != nil {
 			a.definedRelation(r, e, verb)
 		}
@@ -176,7 +182,7 @@ func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
 }
 
 // objectNames lists names that statements carry as lists of words and not as a RangeVar.
-func objectNames(n any) [][]string {
+func (a *analysis) objectNames(n any) [][]string {
 	var out [][]string
 	switch s := n.(type) {
 	case *pg.CommentStmt:
@@ -189,7 +195,14 @@ func objectNames(n any) [][]string {
 			}
 			out = append(out, words)
 		}
-	case *pg.AlterSeqStmt, *pg.CreateSeqStmt:
+	case *pg.RenameStmt:
+		if s.GetRenameType() == pg.ObjectType_OBJECT_ATTRIBUTE && s.GetBehavior() == pg.DropBehavior_DROP_CASCADE {
+			a.incomplete("what CASCADE takes along is not looked into")
+		}
+	case *pg.AlterSeqStmt:
+		out = append(out, ownedBy(s.GetOptions())...)
+	case *pg.CreateSeqStmt:
+		out = append(out, ownedBy(s.GetOptions())...)
 	}
 	return out
 }
@@ -315,7 +328,8 @@ func (c *catalogue) withViews(rels []*relation) []*relation {
 	for more := true; more; {
 		more = false
 		for _, v := range c.byOID {
-			if !in[v] && slices.ContainsFunc(v.bases, func(b viewBase) bool { return in[b.rel] }) {
+			if !in[v] && (slices.ContainsFunc(v.bases, func(b viewBase) bool { return in[b.rel] }) ||
+				slices.ContainsFunc(v.policyReads, func(r *relation) bool { return in[r] })) {
 				in[v], more = true, true
 				rels = append(rels, v)
 			}
@@ -394,9 +408,6 @@ func (r *relation) partitionsBeside() (out []*relation) {
 func (a *analysis) alters(s *pg.AlterTableStmt, r *relation) {
 	for _, c := range s.GetCmds() {
 		cmd := c.GetAlterTableCmd()
-		if s.GetObjtype() == pg.ObjectType_OBJECT_TYPE && cmd.GetBehavior() == pg.DropBehavior_DROP_CASCADE {
-			a.incomplete("what CASCADE takes along is not looked into")
-		}
 		switch cmd.GetSubtype() {
 		case pg.AlterTableType_AT_DropConstraint, pg.AlterTableType_AT_AlterColumnType, pg.AlterTableType_AT_AttachPartition,
 			pg.AlterTableType_AT_DetachPartition, pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_AlterConstraint,
@@ -417,4 +428,16 @@ func (a *analysis) linked(r *relation) {
 			a.reach(access.Define, to, true, false)
 		}
 	}
+}
+
+// ownedBy lists the tables that a sequence is to belong to a column of.
+func ownedBy(options []*pg.Node) (out [][]string) {
+	for _, o := range options {
+		if d := o.GetDefElem(); d.GetDefname() == "owned_by" {
+			if words := stringsOf(d.GetArg().GetList().GetItems()); len(words) > 1 {
+				out = append(out, words[:len(words)-1])
+			}
+		}
+	}
+	return out
 }

@@ -73,6 +73,7 @@ func (a *analysis) inBody(s *pg.RawStmt, f *routine) {
 	case *pg.ReturnStmt:
 		a.expr(n.GetReturnval(), p)
 	default:
+		a.mentions(n, "CREATE FUNCTION")
 		a.incomplete("a %s in a function", kindOf(n))
 		return
 	}

@@ -423,7 +423,7 @@ func has(m touchedByServer, k [3]string) bool { _, ok := m[k]; return ok }
 
 func mentionsConstant(sql string) bool {
 	l := strings.ToLower(sql)
-	return strings.Contains(l, "regclass") || strings.Contains(l, "null::")
+	return strings.Contains(l, "regclass") || strings.Contains(l, "null::") || strings.Contains(l, "pg_partition_")
 }
 
 func (o *oracle) functionName(oid string) string {

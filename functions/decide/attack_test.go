@@ -3,13 +3,17 @@ package decide_test
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/brokertest"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
 )
 
 // gauge counts the uploaded commands that are in memory: read, and not yet kept as bodies.
@@ -71,5 +75,29 @@ func TestManyUploadsInOneCallTakeTurns(t *testing.T) {
 	}
 	if g.most > 2 || g.now != 0 {
 		t.Errorf("%d uploads were in memory at once, %d are left", g.most, g.now)
+	}
+}
+
+// Held and given up, again and again, tells reviewers of each: past api.MaxHoldsHour the login waits, and nobody else does.
+func TestReviewersAreNotFlooded(t *testing.T) {
+	w := newWorld(t)
+	s := w.Seed(w.agent, w.alice, "app")
+	for i := range api.MaxHoldsHour {
+		c, dec := w.hold(s, strconv.Itoa(i))
+		_, err := w.claim(s, dec.Approval, c, true)
+		brokertest.Must(t, err)
+	}
+	other := w.Seed(w.agent, w.alice.Child("coder", access.Everything()), "app")
+	a := w.check(other.Ask(other.Command(0, access.Write, "public.accounts", "one more")))
+	if outcomes(a) != api.RuleTooManyHolds || !strings.Contains(a.Decisions[0].Hint, "within an hour") {
+		t.Fatalf("%s: %+v", outcomes(a), a)
+	}
+	w.hold(w.Seed(w.agent, w.Login("bob", "engineers"), "app"), "x")
+	w.Advance(time.Hour)
+	w.alice.Edit(func(r *token.Root) { r.RenewedUntil = w.Now().Add(time.Minute) })
+	w.hold(s, "an hour later")
+	slots, err := w.DB.Get(t.Context(), store.Approvals, store.Key{PK: "holds#" + string(w.alice.Claims.Lineage().Root()), SK: "slots"}, true)
+	if err != nil || len(slots.Body) > 1<<10 {
+		t.Errorf("%d bytes, %v", len(slots.Body), err)
 	}
 }

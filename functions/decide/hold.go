@@ -41,9 +41,12 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 		expires = p.state.Expires // nobody could use it later
 	}
 	err = takeSlot(ctx, p.Items, p.state.Lineage.Root(), slot{Approval: id, Taken: p.now, Expires: expires})
-	if errors.Is(err, errNoSlot) {
+	if errors.Is(err, errNoSlot) || errors.Is(err, errTooOften) {
 		dec.Outcome, dec.Code, dec.Rule, dec.Obligations, dec.HoldName = access.Deny, access.CodeBusy, api.RuleTooManyHolds, nil, ""
 		dec.Hint = fmt.Sprintf("%d commands of this login wait for reviewers: wait for them, or withdraw one", api.MaxHolds)
+		if errors.Is(err, errTooOften) {
+			dec.Hint = fmt.Sprintf("%d commands of this login were held within an hour, and reviewers were told of each: wait", api.MaxHoldsHour)
+		}
 		return false, nil
 	}
 	if err != nil {
@@ -74,14 +77,17 @@ func ranMasked(c *access.Command, d *access.Decision) string {
 	return ""
 }
 
-// slot is one of a login's api.MaxHolds places for commands that wait.
+// slot is one of a login's api.MaxHolds places for commands that wait, and for an hour what says that there was one.
 type slot struct {
 	Approval access.ApprovalID `json:"approval"`
 	Taken    time.Time         `json:"taken"`
-	Expires  time.Time         `json:"expires"`
+	Expires  time.Time         `json:"expires"` // not after Taken: it waits no more
 }
 
-var errNoSlot = errors.New("every slot is taken")
+var (
+	errNoSlot   = errors.New("every slot is taken")
+	errTooOften = errors.New("too many were taken within an hour")
+)
 
 // slotTries bounds the compare-and-swap: at most a batch of one login's sessions competes.
 const slotTries = 2 * api.MaxBatch
@@ -106,14 +112,17 @@ func takeSlot(ctx context.Context, items store.Items, root access.ActorID, mine 
 				return fmt.Errorf("hold slots: %w", err)
 			}
 		}
-		slots = slices.DeleteFunc(slots, func(s slot) bool { return !mine.Taken.Before(s.Expires) })
-		if len(slots) >= api.MaxHolds {
-			if slots, err = waiting(ctx, items, slots, mine.Taken); err != nil {
+		slots = slices.DeleteFunc(slots, func(s slot) bool { return !mine.Taken.Before(s.Expires) && !s.recent(mine.Taken) })
+		if taken(slots, mine.Taken) >= api.MaxHolds {
+			if err = giveBack(ctx, items, slots, mine.Taken); err != nil {
 				return err
 			}
 		}
-		if len(slots) >= api.MaxHolds {
+		if taken(slots, mine.Taken) >= api.MaxHolds {
 			return errNoSlot
+		}
+		if len(slots) >= api.MaxHoldsHour {
+			return errTooOften
 		}
 		slots = append(slots, mine)
 		body, err := json.Marshal(slots)
@@ -121,6 +130,9 @@ func takeSlot(ctx context.Context, items store.Items, root access.ActorID, mine 
 			return fmt.Errorf("hold slots: %w", err)
 		}
 		latest := slices.MaxFunc(slots, func(a, b slot) int { return a.Expires.Compare(b.Expires) }).Expires
+		if hour := mine.Taken.Add(holdHour); latest.Before(hour) {
+			latest = hour
+		}
 		err = items.Put(ctx, store.Write{Table: store.Approvals, Cond: store.Cond{Version: it.Version},
 			Item: store.Item{Key: k, Expires: latest.Add(slotGrace).Truncate(time.Second), Body: body}})
 		if !errors.Is(err, store.ErrConflict) {
@@ -130,21 +142,39 @@ func takeSlot(ctx context.Context, items store.Items, root access.ActorID, mine 
 	return fmt.Errorf("hold slots: %w", store.ErrConflict)
 }
 
-// waiting keeps the slots whose approvals are pending, or are about to be stored.
-func waiting(ctx context.Context, items store.Items, slots []slot, now time.Time) ([]slot, error) {
-	var kept []slot
+// holdHour is what api.MaxHoldsHour is about.
+const holdHour = time.Hour
+
+func (s slot) recent(now time.Time) bool { return now.Sub(s.Taken) < holdHour }
+
+// taken is how many slots are for commands that may still wait.
+func taken(slots []slot, now time.Time) (n int) {
 	for _, s := range slots {
+		if now.Before(s.Expires) {
+			n++
+		}
+	}
+	return n
+}
+
+// giveBack frees the slots whose approvals are neither pending nor about to be stored.
+func giveBack(ctx context.Context, items store.Items, slots []slot, now time.Time) error {
+	for i := range slots {
+		s := &slots[i]
+		if !now.Before(s.Expires) {
+			continue
+		}
 		rec, _, err := approval.Get(ctx, items, s.Approval)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			if now.Sub(s.Taken) < slotGrace {
-				kept = append(kept, s)
+			if now.Sub(s.Taken) >= slotGrace {
+				s.Expires = s.Taken
 			}
 		case err != nil:
-			return nil, fmt.Errorf("hold slots: %w", err)
-		case rec.StatusAt(now) == approval.Pending:
-			kept = append(kept, s)
+			return fmt.Errorf("hold slots: %w", err)
+		case rec.StatusAt(now) != approval.Pending:
+			s.Expires = s.Taken
 		}
 	}
-	return kept, nil
+	return nil
 }

@@ -37,3 +37,6 @@ const (
 
 // MaxHolds is how many commands of one login may wait for reviewers at a time: a flood would bury the one that matters.
 const MaxHolds = 10
+
+// MaxHoldsHour is how many commands of one login may be held within an hour, whatever became of them: reviewers are told of each.
+const MaxHoldsHour = 100

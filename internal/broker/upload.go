@@ -88,6 +88,9 @@ func (a *Agent) put(ctx context.Context, grant api.UploadResponse, b []byte) err
 		req.Header.Set(k, v)
 	}
 	resp, err := client.Do(req)
+	if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		err = ue.Err // without the URL: it permits what it says
+	}
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func TestCompose(t *testing.T) {
 	if err := os.WriteFile(agent, []byte(interpolated(show(at(file, "configs", "agent", "content")))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := config.Load(agent); err != nil {
+	if _, err := config.Load(agent, nil); err != nil {
 		t.Errorf("the agent: %v", err)
 	}
 	environment := at2(at(services["relay"], "environment"))

@@ -24,8 +24,6 @@ import (
 	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
-	"github.com/sallyport/sallyport/agent/protocol/postgres"
-	"github.com/sallyport/sallyport/agent/protocol/ssh"
 	"github.com/sallyport/sallyport/agent/recording"
 	"github.com/sallyport/sallyport/agent/spool"
 	"github.com/sallyport/sallyport/internal/access"
@@ -61,8 +59,7 @@ type Target struct {
 	User     string
 	Password credential.Source
 	Peer     protocol.Peer
-	SSH      *ssh.Settings // nil: those of the zero Settings
-	Postgres *postgres.Settings
+	Settings any // of the target's room, as the room reads them; nil: none
 }
 
 // The file, as it is written.
@@ -102,10 +99,8 @@ type (
 		UserCA   source `yaml:"user_ca"`     // in place of a password: the key of a CA that the host trusts; see certificate
 		HostKey  string `yaml:"host_key"`    // in place of tls: "TYPE BASE64", as in known_hosts, or SHA256:FINGERPRINT
 
-		SSH *sshTarget `yaml:"ssh"`
-
-		Postgres *postgresTarget `yaml:"postgres"`
-		TLS      struct {
+		Section map[string]yaml.Node `yaml:",inline"` // by the protocol's name: what its room alone knows
+		TLS     struct {
 			Mode       string `yaml:"mode"` // disable, verify-full, pin; empty: verify-full
 			ServerName string `yaml:"server_name"`
 			CAFile     string `yaml:"ca_file"`
@@ -128,8 +123,8 @@ type (
 	}
 )
 
-// Load reads and checks a file.
-func Load(path string) (Config, error) {
+// Load reads and checks a file. rooms are those that have settings of their own, by protocol.
+func Load(path string, rooms map[string]protocol.Settings) (Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration: %w", err)
@@ -143,7 +138,7 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration: %w", err)
 	}
-	c, err := Parse(b, filepath.Dir(abs))
+	c, err := Parse(b, filepath.Dir(abs), rooms)
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
 	}
@@ -151,7 +146,7 @@ func Load(path string) (Config, error) {
 }
 
 // Parse checks a configuration; relative paths are below dir, an absolute path, where the file does not say otherwise.
-func Parse(b []byte, dir string) (Config, error) {
+func Parse(b []byte, dir string, rooms map[string]protocol.Settings) (Config, error) {
 	if len(b) > maxFile {
 		return Config{}, fmt.Errorf("it is over %d bytes", maxFile)
 	}
@@ -172,7 +167,7 @@ func Parse(b []byte, dir string) (Config, error) {
 		return Config{}, err
 	}
 	for name, t := range f.Targets {
-		checked, err := t.check(dir)
+		checked, err := t.check(dir, rooms[t.Protocol])
 		if err == nil {
 			err = access.CheckName("target", name)
 		}
@@ -270,7 +265,7 @@ func (s source) check(dir string) (credential.Source, error) {
 	return c, c.Check()
 }
 
-func (t target) check(dir string) (Target, error) {
+func (t target) check(dir string, room protocol.Settings) (Target, error) {
 	c := Target{Protocol: t.Protocol, Network: "tcp", Address: t.Address, Database: t.Database, User: t.User}
 	if t.Protocol == "" || t.User == "" {
 		return c, errors.New("protocol and user are required")
@@ -290,68 +285,89 @@ func (t target) check(dir string) (Target, error) {
 		ip := net.ParseIP(host)
 		local = ip != nil && ip.IsLoopback()
 	}
-	if err := t.credential(&c, dir); err != nil {
+	kind, err := t.credential(&c, dir)
+	if err != nil {
 		return c, err
 	}
-	return c, t.peer(&c, dir, host, port, local)
+	peer, named, unproven := t.peer(dir, host, local)
+	c.Peer = peer
+	known, err := t.section(&c, room, protocol.Section{Dir: dir, Host: host, Port: port, Credential: kind, Peer: peer})
+	switch {
+	case err != nil:
+		return c, err
+	case known == nil:
+		return c, unproven
+	case named:
+		return c, fmt.Errorf("tls, host_key, and a proof under %q: one of them", t.Protocol)
+	}
+	c.Peer = *known
+	return c, nil
 }
 
-// credential finds the one source of what the agent logs in with.
-func (t target) credential(c *Target, dir string) (err error) {
+// section has the room read what only it knows.
+func (t target) section(c *Target, room protocol.Settings, s protocol.Section) (peer *protocol.Peer, err error) {
+	for name, node := range t.Section {
+		if name != t.Protocol || room == nil {
+			return nil, fmt.Errorf("line %d: field %s not found in a target of protocol %s", node.Line, name, t.Protocol)
+		}
+	}
+	if room == nil {
+		return nil, nil
+	}
+	s.Decode = func(into any) error {
+		node, ok := t.Section[t.Protocol]
+		if !ok {
+			return nil
+		}
+		b, err := yaml.Marshal(&node) // a node has no strict decoder of its own
+		if err != nil {
+			return err
+		}
+		d := yaml.NewDecoder(bytes.NewReader(b))
+		d.KnownFields(true)
+		return d.Decode(into)
+	}
+	if c.Settings, peer, err = room(s); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.Protocol, err)
+	}
+	return peer, nil
+}
+
+// credential finds the one source of what the agent logs in with, and says what it is.
+func (t target) credential(c *Target, dir string) (kind string, err error) {
 	var secret source
-	for _, s := range []source{t.Password, t.Key, t.UserCA} {
+	for _, s := range []struct {
+		kind string
+		source
+	}{{protocol.Password, t.Password}, {protocol.PrivateKey, t.Key}, {protocol.UserCA, t.UserCA}} {
 		if s.empty() {
 			continue
 		}
 		if !secret.empty() {
-			return errors.New("password, private_key and user_ca: one of them")
+			return "", errors.New("password, private_key and user_ca: one of them")
 		}
-		secret = s
+		secret, kind = s.source, s.kind
 	}
 	if c.Password, err = secret.check(dir); err != nil {
-		return fmt.Errorf("password: %w", err)
+		return "", fmt.Errorf("password: %w", err)
 	}
-	return nil
+	return kind, nil
 }
 
-// peer finds the one way in which the target proves itself.
-func (t target) peer(c *Target, dir, host, port string, local bool) (err error) {
+// peer finds the one way in which the target proves itself; named says that the configuration names one.
+func (t target) peer(dir, host string, local bool) (p protocol.Peer, named bool, err error) {
 	tls := t.TLS.Mode+t.TLS.ServerName+t.TLS.CAFile+t.TLS.Pin != ""
-	if t.SSH == nil && !t.UserCA.empty() {
-		t.SSH = &sshTarget{}
-	}
-	if t.SSH != nil {
-		if t.Protocol != "ssh" {
-			return errors.New("ssh and user_ca are for targets of protocol ssh")
-		}
-		settings, known, err := t.SSH.check(dir, host, port, !t.UserCA.empty())
-		if err != nil {
-			return fmt.Errorf("ssh: %w", err)
-		}
-		if c.SSH = settings; known != nil {
-			if tls || t.HostKey != "" {
-				return errors.New("tls, host_key, and known_hosts or host_ca: one of them")
-			}
-			c.Peer = *known
-			return nil
-		}
-	}
 	if t.HostKey != "" {
 		if tls {
-			return errors.New("tls and host_key: one of them")
+			return p, true, errors.New("tls and host_key: one of them")
 		}
-		c.Peer, err = hostKey(t.HostKey)
-		return err
+		p, err = hostKey(t.HostKey)
+		return p, true, err
 	}
-	if c.Peer, err = t.tls(dir, host, local); err != nil {
-		return fmt.Errorf("tls: %w", err)
+	if p, err = t.tls(dir, host, local); err != nil {
+		return protocol.Peer{}, tls, fmt.Errorf("tls: %w", err)
 	}
-	if t.Postgres != nil {
-		if err := t.Postgres.check(c, dir, host); err != nil {
-			return fmt.Errorf("postgres: %w", err)
-		}
-	}
-	return nil
+	return p, tls, nil
 }
 
 func (s source) empty() bool { return s.File == "" && s.Env == "" && len(s.Command) == 0 }
@@ -446,4 +462,15 @@ func (f floor) check() (gate.Floor, error) {
 		c.Mask = append(c.Mask, access.Class{Name: m.Name, Columns: m.Columns, Detector: m.Detector, Mask: m.Mask})
 	}
 	return c, nil
+}
+
+// SettingsOf are the settings of one room, of the type that it gives, by target.
+func SettingsOf[T any](c *Config) map[access.TargetName]T {
+	all := map[access.TargetName]T{}
+	for name, t := range c.Targets {
+		if s, ok := t.Settings.(*T); ok && s != nil {
+			all[name] = *s
+		}
+	}
+	return all
 }

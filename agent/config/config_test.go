@@ -14,8 +14,13 @@ import (
 	"github.com/sallyport/sallyport/agent/credential"
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/postgres"
+	"github.com/sallyport/sallyport/agent/protocol/ssh"
 	"github.com/sallyport/sallyport/internal/access"
 )
+
+// rooms are those of the agent.
+var rooms = map[string]protocol.Settings{"postgres": postgres.ReadSettings, "ssh": ssh.ReadSettings}
 
 const full = `
 broker: https://broker.example:4433/#ca=x
@@ -60,7 +65,7 @@ recordings: {limit_bytes: 33554432}
 const pin = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 func TestParse(t *testing.T) {
-	c, err := config.Parse([]byte(full), "/etc/sallyport")
+	c, err := config.Parse([]byte(full), "/etc/sallyport", rooms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +105,7 @@ targets:
 `
 
 func TestRefuses(t *testing.T) {
-	if _, err := config.Parse([]byte(least), "/"); err != nil {
+	if _, err := config.Parse([]byte(least), "/", rooms); err != nil {
 		t.Fatal(err)
 	}
 	const canary = "hunter2-canary"
@@ -154,7 +159,7 @@ func TestRefuses(t *testing.T) {
 			if !strings.Contains(least, c.old) {
 				t.Fatalf("%q is not in the example", c.old)
 			}
-			_, err := config.Parse([]byte(strings.Replace(least, c.old, c.new, 1)), "/")
+			_, err := config.Parse([]byte(strings.Replace(least, c.old, c.new, 1)), "/", rooms)
 			if err == nil {
 				t.Fatal("it was taken")
 			}
@@ -166,7 +171,7 @@ func TestRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := config.Parse(make([]byte, 2<<20), "/"); err == nil || !strings.Contains(err.Error(), "over") {
+	if _, err := config.Parse(make([]byte, 2<<20), "/", rooms); err == nil || !strings.Contains(err.Error(), "over") {
 		t.Error(err)
 	}
 }
@@ -180,7 +185,8 @@ func TestHostKey(t *testing.T) {
 	sum := sha256.Sum256(blob)
 	for _, text := range []string{"ssh-ed25519 " + key, "ssh-ed25519 " + key + " root@web", "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])} {
 		b := strings.Replace(least, "password: {env: P}, tls: {mode: disable}", "private_key: {env: K}, host_key: '"+text+"'", 1)
-		c, err := config.Parse([]byte(b), "/")
+		b = strings.Replace(b, "protocol: postgres", "protocol: ssh", 1)
+		c, err := config.Parse([]byte(b), "/", rooms)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -196,7 +202,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Replace(least, "/s", "state", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load(path)
+	c, err := config.Load(path, rooms)
 	if err != nil || c.StateDir != filepath.Join(filepath.Dir(path), "state") {
 		t.Fatal(c.StateDir, err)
 	}
@@ -204,7 +210,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range []string{path, "/nonexistent"} {
-		if _, err := config.Load(p); err == nil || !strings.Contains(err.Error(), p) {
+		if _, err := config.Load(p, rooms); err == nil || !strings.Contains(err.Error(), p) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
@@ -214,7 +220,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(least))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := config.Parse(b, "/etc")
+		c, err := config.Parse(b, "/etc", rooms)
 		if err == nil && (len(c.Targets) == 0 || c.StateDir == "" || !strings.HasPrefix(c.Broker, "https://")) {
 			t.Fatalf("%+v", c)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/agent/config"
+	"github.com/sallyport/sallyport/agent/protocol/postgres"
 )
 
 const postgresFile = `
@@ -27,14 +28,14 @@ func TestPostgres(t *testing.T) {
 		for line := range strings.Lines(block) {
 			text += "      " + line
 		}
-		return config.Parse([]byte(text), "/etc/sallyport")
+		return config.Parse([]byte(text), "/etc/sallyport", rooms)
 	}
 	c, err := parse("postgres", "verify-full", "hosts: [db2.internal:5433]\ntarget_session_attrs: read-write\nauth: [password]\nchannel_binding: prefer\ndirect_tls: true\nprotocol: \"3.2\"\n"+
 		"client_certificate: {cert_file: c.pem, key_file: /k.pem}\nfunction_calls: true\ntimeouts: {login: 3s, idle: 1h, idle_in_transaction: 1m, statement: 30s}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := c.Postgres()["app"]
+	s := config.SettingsOf[postgres.Settings](&c)["app"]
 	if len(s.Hosts) != 1 || s.Hosts[0].Address != "db2.internal:5433" || s.Hosts[0].ServerName != "db2.internal" || s.Attributes != "read-write" || s.Auth[0] != "password" ||
 		!s.DirectTLS || s.Protocol != "3.2" || s.CertFile != "/etc/sallyport/c.pem" || s.KeyFile != "/k.pem" || !s.FunctionCalls || s.Login != 3*time.Second ||
 		s.Idle != time.Hour || s.IdleInTransaction != time.Minute || s.Statement != 30*time.Second {

@@ -50,15 +50,15 @@ func TestSSH(t *testing.T) {
 		"certificates of its own": {`user_ca: {file: ca}, host_key: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ssh: {certificate: {minutes: 2, principals: [deploy], force_command: x, source_address: ["10.0.0.0/8"]}}`,
 			ssh.Settings{Certificate: &ssh.Certificate{Validity: 2 * time.Minute, Principals: []string{"deploy"}, ForceCommand: "x", SourceAddress: []string{"10.0.0.0/8"}}}, pinned},
 		"certificates without more": {`user_ca: {file: ca}, host_key: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`,
-			ssh.Settings{Certificate: &ssh.Certificate{Validity: config.DefaultValidity}}, pinned},
+			ssh.Settings{Certificate: &ssh.Certificate{Validity: ssh.DefaultValidity}}, pinned},
 	} {
-		got, err := config.Parse(fmt.Appendf(nil, host, c.yaml), "/etc")
+		got, err := config.Parse(fmt.Appendf(nil, host, c.yaml), "/etc", rooms)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if web := got.Targets["web"]; !reflect.DeepEqual(*web.SSH, c.ssh) || !reflect.DeepEqual(web.Peer, c.peer) || !reflect.DeepEqual(got.SSH()["web"], c.ssh) {
-			t.Errorf("%s:\n got %+v %+v\nwant %+v %+v", name, *web.SSH, web.Peer, c.ssh, c.peer)
+		if web := got.Targets["web"]; !reflect.DeepEqual(web.Peer, c.peer) || !reflect.DeepEqual(config.SettingsOf[ssh.Settings](&got)["web"], c.ssh) {
+			t.Errorf("%s:\n got %+v %+v\nwant %+v %+v", name, web.Settings, web.Peer, c.ssh, c.peer)
 		}
 	}
 }
@@ -86,13 +86,13 @@ func TestSSHRefuses(t *testing.T) {
 		`user_ca: {file: x}, ssh: {host_ca: ["` + text + `"], certificate: {minutes: -1}}`:         "validity",
 		`user_ca: {file: x}, ssh: {host_ca: ["` + text + `"], certificate: {source_address: [x]}}`: "ADDRESS/BITS",
 	} {
-		_, err := config.Parse(fmt.Appendf(nil, host, yaml), "/")
+		_, err := config.Parse(fmt.Appendf(nil, host, yaml), "/", rooms)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", yaml, err, want)
 		}
 	}
 	b := strings.Replace(fmt.Sprintf(host, pinned+"ssh: {forward: true}"), "protocol: ssh", "protocol: postgres", 1)
-	if _, err := config.Parse([]byte(b), "/"); err == nil || !strings.Contains(err.Error(), "protocol ssh") {
+	if _, err := config.Parse([]byte(b), "/", rooms); err == nil || !strings.Contains(err.Error(), "field ssh not found") {
 		t.Errorf("ssh for another protocol: %v", err)
 	}
 }

@@ -53,11 +53,14 @@ func exit(err error) int {
 	return api.ExitUsage
 }
 
+// settings read what rooms alone know of their targets.
+var settings = map[string]protocol.Settings{"postgres": postgres.ReadSettings, "ssh": ssh.ReadSettings}
+
 // rooms are the protocols that this binary speaks. What a room keeps is below stateDir.
 func rooms(c *config.Config, self string) map[string]protocol.Protocol {
 	return map[string]protocol.Protocol{
-		"postgres": postgres.New(postgres.Config{Targets: c.Postgres(), Parser: []string{self, parserWord}}),
-		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(c.StateDir, "ssh"), Targets: c.SSH()}),
+		"postgres": postgres.New(postgres.Config{Targets: config.SettingsOf[postgres.Settings](c), Parser: []string{self, parserWord}}),
+		"ssh":      ssh.New(ssh.Config{KeyDir: filepath.Join(c.StateDir, "ssh"), Targets: config.SettingsOf[ssh.Settings](c)}),
 	}
 }
 
@@ -70,7 +73,7 @@ func command(getenv func(string) string, stdout, stderr io.Writer) *cobra.Comman
 			if *file == "" {
 				return errors.New("--config FILE is required")
 			}
-			c, err := config.Load(*file)
+			c, err := config.Load(*file, settings)
 			if err != nil {
 				return err
 			}

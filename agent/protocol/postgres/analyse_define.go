@@ -177,7 +177,6 @@ func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
 	}
 	for i := range r.columns {
 		a.class(r, &r.columns[i], "in "+verb, false)
-		a.fix(r, &r.columns[i])
 	}
 }
 

@@ -144,7 +144,6 @@ func (a *analysis) open(e access.Effect, v *relation) {
 		for i := range b.rel.columns {
 			if c := &b.rel.columns[i]; e == access.Read && (b.whole || slices.Contains(b.columns, c.num)) {
 				a.class(b.rel, c, "through the view "+v.display(), false)
-				a.fix(b.rel, c)
 			}
 		}
 	}
@@ -158,21 +157,23 @@ func (a *analysis) use(e *entry, c *column, how string, plain bool) {
 	if r.kind == 'v' {
 		plain, how = false, orElse(how, "through the view "+r.display())
 	}
-	a.class(r, c, how, plain)
-	if !e.spliced {
-		a.fix(r, c)
+	if e.spliced {
+		a.classOf(r, c, how, plain)
+		return
 	}
+	a.class(r, c, how, plain)
 }
 
-// fix notes that a use of a column is not of a table that a query may stand for.
-func (a *analysis) fix(r *relation, c *column) {
+// class notes the classes of a column that is used where no query may stand for its table: see beneath.
+func (a *analysis) class(r *relation, c *column, how string, plain bool) {
 	for _, cl := range c.classes {
 		a.fixed[classKey{cl, r.display() + "." + plainPart(c.name)}] = true
 	}
+	a.classOf(r, c, how, plain)
 }
 
-// class notes a column's classes. Only the first of several can be masked, because only one mask can be laid on.
-func (a *analysis) class(r *relation, c *column, how string, plain bool) {
+// classOf notes a column's classes. Only the first of several can be masked, because only one mask can be laid on.
+func (a *analysis) classOf(r *relation, c *column, how string, plain bool) {
 	for i, cl := range c.classes {
 		k := classKey{cl, r.display() + "." + plainPart(c.name)}
 		u := a.classes[k]

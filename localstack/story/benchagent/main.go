@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	if len(args) != 3 || args[0] != "run" || args[1] != "--config" {
 		return errors.New("usage: benchagent run --config FILE")
 	}
-	c, err := config.Load(args[2])
+	c, err := config.Load(args[2], nil)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,9 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +48,8 @@ type Server struct {
 // Config changes what Start starts. The zero Config is good.
 type Config struct {
 	Options []string // more lines of sshd_config, before the defaults: the first value counts
+	// Unprivileged has root start the server as another user, whom it then lets in: hosts treat root in ways of their own.
+	Unprivileged bool
 }
 
 // Start starts a server and waits until it answers.
@@ -55,6 +59,9 @@ func Start(c Config) (*Server, error) {
 		return nil, err
 	}
 	me, err := user.Current()
+	if err == nil && c.Unprivileged && os.Geteuid() == 0 {
+		me, err = anybody()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start sshd: %w", err)
 	}
@@ -63,7 +70,7 @@ func Start(c Config) (*Server, error) {
 		return nil, fmt.Errorf("start sshd: %w", err)
 	}
 	s := &Server{User: me.Username, LogFile: filepath.Join(dir, "log"), dir: dir, done: make(chan struct{})}
-	if err := s.start(bin, c); err != nil {
+	if err := s.start(bin, me, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("start sshd: %w", err), s.Stop())
 	}
 	return s, nil
@@ -78,7 +85,42 @@ func find() (string, error) {
 	return "", ErrNotInstalled
 }
 
-func (s *Server) start(bin string, c Config) error {
+// anybody is a user other than root with a shell of POSIX: PostgreSQL's, which the tests need anyway, or who else there is.
+func anybody() (*user.User, error) {
+	b, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil, err
+	}
+	found := ""
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) == 7 && f[2] != "0" && slices.Contains([]string{"sh", "bash", "dash"}, filepath.Base(f[6])) && (found == "" || f[0] == "postgres") {
+			found = f[0]
+		}
+	}
+	if found == "" {
+		return nil, errors.New("there is no user but root that has a shell: install PostgreSQL, which brings one")
+	}
+	return user.Lookup(found)
+}
+
+// become makes the server another user's, if that is not whose process this is.
+func (s *Server) become(me *user.User) error {
+	uid, err1 := strconv.ParseUint(me.Uid, 10, 32)
+	gid, err2 := strconv.ParseUint(me.Gid, 10, 32)
+	if err := errors.Join(err1, err2); err != nil || int(uid) == os.Geteuid() {
+		return err
+	}
+	s.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	for _, name := range []string{"", "host", "authorized", "conf"} {
+		if err := os.Chown(s.path(name), int(uid), int(gid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) start(bin string, me *user.User, c Config) error {
 	hostKey, err := newKey()
 	if err != nil {
 		return err
@@ -112,6 +154,10 @@ func (s *Server) start(bin string, c Config) error {
 	}
 	s.cmd = exec.Command(bin, "-D", "-e", "-f", s.path("conf"))
 	s.cmd.SysProcAttr = child.Attr(syscall.SIGTERM)
+	if err := s.become(me); err != nil {
+		s.cmd = nil
+		return err
+	}
 	log, err := os.OpenFile(s.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err

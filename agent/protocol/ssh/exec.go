@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"slices"
@@ -81,6 +82,7 @@ var (
 
 // perform runs a permitted job on a channel of its own, to its end or that of ctx. What it denies never ran.
 func (c *channel) perform(ctx context.Context, r *run, j job) (ending, *access.Denied) {
+	r.mark = rand.Text()
 	target, reqs, err := c.l.host.conn.OpenChannel("session", nil)
 	if err != nil {
 		c.l.s.Log.Error("host opens no channel", "session", c.l.s.ID, "target", c.l.s.Target, "error", err)
@@ -99,7 +101,7 @@ func (c *channel) perform(ctx context.Context, r *run, j job) (ending, *access.D
 func (c *channel) prepare(r *run, j job, target ssh.Channel) *access.Denied {
 	env := c.env
 	if c.l.settings.Reap {
-		env = append(slices.Clone(env), variable{reapName, c.l.mark})
+		env = append(slices.Clone(env), variable{reapName, c.l.mark + "." + r.mark})
 	}
 	for _, v := range env {
 		if _, err := target.SendRequest("env", false, ssh.Marshal(&v)); err != nil {
@@ -153,6 +155,7 @@ func (c *channel) asking(ctx context.Context, cmd access.Command, held func()) (
 type run struct {
 	permit  *gate.Permit
 	started time.Time
+	mark    string // of what it starts; see reap
 	bytes   atomic.Int64
 	result  access.Result
 }
@@ -165,11 +168,17 @@ func (r *run) done() {
 
 // carry starts the job on the host and joins the two channels until the host is done or ctx ends.
 func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, end <-chan ending) (ending, *access.Denied) {
-	stop := context.AfterFunc(ctx, func() {
-		signal(target, "TERM")
-		_ = target.Close()
+	c.l.kills.Add(1)
+	copied := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // it may run by the time that the host says so
+		defer c.l.kills.Done()
+		c.kill(ctx, target, r.mark, copied, j.pty != nil)
 	})
 	ok, err := target.SendRequest(j.request, true, j.payload)
+	ends := !stop()
+	if !ends {
+		c.l.kills.Done()
+	}
 	if err != nil || !ok {
 		_ = target.Close()
 		r.result.Status, r.result.Error = access.StatusError, "exec-refused"
@@ -178,14 +187,12 @@ func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, 
 		}
 		return ending{}, errNotRun
 	}
-	stop()
 	c.runs(target)
 	defer c.runs(nil)
 	c.l.tail.Go(func() { // ends with the client's channel, at the latest when the connection closes
 		_, _ = copyPooled(target, j.in)
 		_ = target.CloseWrite()
 	})
-	copied := make(chan struct{})
 	c.l.tail.Go(func() { // a host whose program goes on keeps its channel: a client that is to be told is not kept waiting
 		var wg sync.WaitGroup
 		wg.Go(func() { r.drain(ctx, j.out, target) })
@@ -205,7 +212,9 @@ func (c *channel) carry(ctx context.Context, r *run, j job, target ssh.Channel, 
 		}
 	case <-ctx.Done():
 	}
-	c.l.kills.Go(func() { c.kill(ctx, target, copied, j.pty != nil) })
+	if !ends {
+		c.l.kills.Go(func() { c.kill(ctx, target, r.mark, copied, j.pty != nil) })
+	}
 	return e, nil
 }
 

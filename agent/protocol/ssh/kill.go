@@ -18,20 +18,31 @@ const (
 // kill ends a program of the host: it is told to, then made to, and loses its channel, which takes its terminal away. A closed channel alone lets a
 // program without a terminal run on until it next reads or writes. One whose client left is told to, and not more: as with any
 // connection that breaks, what it does then is its own matter.
-func (c *channel) kill(ctx context.Context, target ssh.Channel, gone <-chan struct{}, terminal bool) {
+func (c *channel) kill(ctx context.Context, target ssh.Channel, mark string, gone <-chan struct{}, terminal bool) {
 	defer target.Close() //nolint:errcheck // the host may have
-	if errors.Is(context.Cause(ctx), errGone) || terminal {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errGone) {
 		signal(target, "TERM")
 		return
 	}
+	if terminal {
+		signal(target, "HUP") // which a shell passes on
+	}
 	// RFC 4254 has signals unanswered; OpenSSH answers who asks.
 	took, err := target.SendRequest("signal", true, ssh.Marshal(&struct{ Name string }{"TERM"}))
-	if !took && err == nil && c.l.settings.Reap {
-		c.l.reap()
+	if reaps := c.l.settings.Reap; reaps && (terminal || !took && err == nil) {
+		if errors.Is(cause, errInterrupted) {
+			c.l.reap(c.l.mark + "." + mark)
+		} else {
+			c.l.reaped.Do(func() { c.l.reap(c.l.mark + "[.][A-Z2-7]*") })
+		}
 		return
 	}
 	wait := time.NewTimer(killWait)
 	defer wait.Stop()
+	if terminal && !took && err == nil { // what is left is to take the terminal away
+		return
+	}
 	select {
 	case <-gone:
 	case <-wait.C:
@@ -47,16 +58,33 @@ func signal(target ssh.Channel, name string) {
 // none has that name.
 const reapName = "LC_SALLYPORT"
 
-// reap ends every program of this connection's on the host, on a Linux that shows processes to who owns them.
-func (l *link) reap() {
+// reap ends the programs on the host whose mark is like one, on a Linux that shows processes to who owns them. What runs there may have used up all the
+// sessions that the host gives to a connection: then there is another connection.
+func (l *link) reap(mark string) {
+	ctx, cancel := context.WithTimeout(context.Background(), killLimit)
+	defer cancel()
 	ch, reqs, err := l.host.conn.OpenChannel("session", nil)
 	if err != nil {
-		return // the host is gone, or takes no more: its connection closes next
+		h, err := l.room.login(ctx, l.s)
+		if err != nil {
+			l.s.Log.Warn("what was left running may go on", "session", l.s.ID, "target", l.s.Target, "error", err)
+			return
+		}
+		l.tail.Go(func() { ssh.DiscardRequests(h.requests) })
+		l.tail.Go(func() {
+			for nc := range h.channels {
+				_ = nc.Reject(ssh.Prohibited, "refused") // the connection ends by itself
+			}
+		})
+		defer h.conn.Close() //nolint:errcheck // it has served its purpose
+		if ch, reqs, err = h.conn.OpenChannel("session", nil); err != nil {
+			return
+		}
 	}
 	defer ch.Close() //nolint:errcheck // as above
 	done := make(chan struct{})
 	l.tail.Go(func() { ssh.DiscardRequests(reqs); close(done) })
-	line := "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx '" + reapName + "=" + l.mark + "' && kill -9 ${p#/proc/}; done"
+	line := "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx '" + reapName + "=" + mark + "' && kill -9 ${p#/proc/}; done"
 	if ok, err := ch.SendRequest("exec", true, ssh.Marshal(&struct{ Command string }{line})); err != nil || !ok {
 		l.s.Log.Warn("what was left running may go on", "session", l.s.ID, "target", l.s.Target)
 		return
@@ -64,7 +92,7 @@ func (l *link) reap() {
 	_ = ch.CloseWrite()
 	select {
 	case <-done:
-	case <-time.After(killLimit):
+	case <-ctx.Done():
 	}
 }
 

@@ -73,6 +73,7 @@ type link struct {
 	home     func() string // where the agent's user starts on the host; empty where it does not tell
 
 	mark    string     // of programs that this connection starts; see reap
+	reaped  sync.Once  // all of them
 	binding sync.Mutex // while the host is asked to listen
 
 	mu     sync.Mutex

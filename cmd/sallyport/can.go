@@ -79,16 +79,16 @@ func (a *app) printDecision(d access.Decision) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s by rule %q\n", outcomeWord(d.Outcome), d.Rule)
 	for _, r := range d.Reasons {
-		fmt.Fprintf(&b, "  because  %s\n", shown(r))
+		fmt.Fprintf(&b, "  because  %s\n", inline(r))
 	}
 	for _, o := range d.Obligations {
 		fmt.Fprintf(&b, "  with     %s\n", obligationWord(o))
 	}
 	if d.HoldName != "" {
-		fmt.Fprintf(&b, "  held by  %s\n", shown(d.HoldName))
+		fmt.Fprintf(&b, "  held by  %s\n", inline(d.HoldName))
 	}
 	if d.Hint != "" {
-		fmt.Fprintf(&b, "  next     %s\n", shown(d.Hint))
+		fmt.Fprintf(&b, "  next     %s\n", inline(d.Hint))
 	}
 	_, err := a.stdout.WriteString(b.String())
 	return err

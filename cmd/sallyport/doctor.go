@@ -91,11 +91,11 @@ func printInspection(w io.Writer, r inspect.Report) error {
 		case inspect.Warn:
 			warned++
 		}
-		if _, err := fmt.Fprintf(w, "%-4s  %-20s %s\n", c.Status, c.Name, shown(c.Found)); err != nil {
+		if _, err := fmt.Fprintf(w, "%-4s  %-20s %s\n", c.Status, c.Name, inline(c.Found)); err != nil {
 			return err
 		}
 		if c.Next != "" {
-			if _, err := fmt.Fprintf(w, "      %-20s next: %s\n", "", shown(c.Next)); err != nil {
+			if _, err := fmt.Fprintf(w, "      %-20s next: %s\n", "", inline(c.Next)); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/stack/inspect"
 )
 
 // forged is what somebody names a table, an actor or an entry after, to write on an auditor's terminal.
@@ -69,4 +70,13 @@ func TestWhatIsPreparedIsShown(t *testing.T) {
 	if strings.Count(b.String(), "delete from orders") != 2 {
 		t.Error(b.String())
 	}
+}
+
+// What a deployment says of itself, or a policy of a question, is one finding and no more.
+func TestFindingsDoNotWriteLines(t *testing.T) {
+	var b strings.Builder
+	if err := printInspection(&b, inspect.Report{Checks: []inspect.Check{{Name: "clock", Status: inspect.Fail, Found: "x\nok    keys                 all well", Next: "x\nok    keys                 all well"}}}); err != nil {
+		t.Fatal(err)
+	}
+	fit(t, b.String(), "ok ")
 }

@@ -44,10 +44,45 @@ const settle = 3 * callLimit
 
 // index remembers what this process has entered for the minute that it is in.
 type index struct {
-	mu      sync.Mutex
-	day     string // entered
-	minute  string
-	entered map[string]bool
+	mu       sync.Mutex
+	day      string // entered
+	minute   string
+	entered  map[string]bool
+	underway map[string]chan struct{} // closed when somebody's try to enter it is over
+}
+
+// once enters what many need at a minute's beginning: one does it, the others wait for that, and go on if it was done.
+func (x *index) once(ctx context.Context, name string, done func() bool, enter func() error) error {
+	for {
+		x.mu.Lock()
+		if done() {
+			x.mu.Unlock()
+			return nil
+		}
+		other, busy := x.underway[name]
+		if !busy {
+			break
+		}
+		x.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return fmt.Errorf("feed index: %w", ctx.Err())
+		}
+	}
+	mine := make(chan struct{})
+	if x.underway == nil {
+		x.underway = map[string]chan struct{}{}
+	}
+	x.underway[name] = mine
+	x.mu.Unlock()
+	defer func() {
+		x.mu.Lock()
+		delete(x.underway, name)
+		x.mu.Unlock()
+		close(mine)
+	}()
+	return enter()
 }
 
 // mark makes sure that the index leads to an item that is about to be written at now.
@@ -71,40 +106,36 @@ func (t *Tables) mark(ctx context.Context, now time.Time, k store.Key) error {
 		return err
 	}
 	name := day + sk
-	t.index.mu.Lock()
-	if t.index.minute != day+clock {
-		t.index.minute, t.index.entered = day+clock, map[string]bool{}
+	if e.SK != "" { // single items are many, and seldom come twice
+		return t.enter(ctx, store.Key{PK: indexPrefix + day, SK: sk}, body)
 	}
-	done := t.index.entered[name]
-	t.index.mu.Unlock()
-	if done {
+	x := &t.index
+	done := func() bool { return x.minute == day+clock && x.entered[name] }
+	return x.once(ctx, name, done, func() error {
+		if err := t.enter(ctx, store.Key{PK: indexPrefix + day, SK: sk}, body); err != nil {
+			return err
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.minute != day+clock {
+			x.minute, x.entered = day+clock, map[string]bool{}
+		}
+		x.entered[name] = true
 		return nil
-	}
-	if err := t.enter(ctx, store.Key{PK: indexPrefix + day, SK: sk}, body); err != nil {
-		return err
-	}
-	t.index.mu.Lock()
-	defer t.index.mu.Unlock()
-	if t.index.minute == day+clock && e.SK == "" { // single items are many, and seldom come twice
-		t.index.entered[name] = true
-	}
-	return nil
+	})
 }
 
 func (t *Tables) enterDay(ctx context.Context, day string) error {
-	t.index.mu.Lock()
-	done := t.index.day == day
-	t.index.mu.Unlock()
-	if done {
+	x := &t.index
+	return x.once(ctx, day, func() bool { return x.day == day }, func() error {
+		if err := t.enter(ctx, store.Key{PK: indexDays, SK: day}, nil); err != nil {
+			return err
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.day = day
 		return nil
-	}
-	if err := t.enter(ctx, store.Key{PK: indexDays, SK: day}, nil); err != nil {
-		return err
-	}
-	t.index.mu.Lock()
-	defer t.index.mu.Unlock()
-	t.index.day = day
-	return nil
+	})
 }
 
 // near says whether a partition is of about now, so that reading it whole for one minute reads little else.

@@ -98,7 +98,7 @@ func (c Crowd) OnAWS(ctx context.Context, w *World) (Crowded, error) {
 	p := &processes{}
 	for range c.Processes {
 		s := stack.Open(w.getenv)
-		h, err := w.handler(ctx, s, counted{s.Items(), &p.writes, &p.refused})
+		h, err := w.handler(ctx, s, counted{s.Items(), &p.writes, &p.refused}, s.Bundles(), nil)
 		if err != nil {
 			return Crowded{}, err
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/bundles"
 	"github.com/sallyport/sallyport/internal/policy"
 	"github.com/sallyport/sallyport/internal/session"
 	"github.com/sallyport/sallyport/internal/stack"
@@ -31,7 +32,7 @@ const base = "https://broker.test"
 // target is the one target.
 const target access.TargetName = "app"
 
-var bundle = fstest.MapFS{
+var policies = fstest.MapFS{
 	"a.cedar": {Data: []byte(`
 @id("connect") permit(principal in Group::"engineers", action == Action::"connect", resource in Target::"app");
 @id("read") permit(principal in Group::"engineers", action == Action::"read", resource in Target::"app");
@@ -57,7 +58,7 @@ type World struct {
 func NewWorld(ctx context.Context, p *Place, getenv func(string) string) (*World, error) {
 	w := &World{place: p, getenv: p.Getenv(getenv), begun: time.Now()}
 	var err error
-	if w.policy, err = policy.Load(bundle); err != nil {
+	if w.policy, err = policy.Load(policies); err != nil {
 		return nil, err
 	}
 	s := stack.Open(w.getenv)
@@ -71,11 +72,21 @@ func NewWorld(ctx context.Context, p *Place, getenv func(string) string) (*World
 // Handler is functions/decide as a process of its own would have it: with its own memory and connections.
 func (w *World) Handler(ctx context.Context) (http.Handler, error) {
 	s := stack.Open(w.getenv)
-	return w.handler(ctx, s, s.Items())
+	return w.handler(ctx, s, s.Items(), s.Bundles(), nil)
 }
 
-func (w *World) handler(ctx context.Context, s *stack.Stack, items store.Items) (http.Handler, error) {
-	c := decide.Config{Items: items, Evidence: s.Evidence(), Uploads: s.Uploads(), Bundles: s.Bundles(), Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
+// Hot is a Handler for which it stays the same second: what is believed for one is believed for good. Calls must be made within a minute.
+func (w *World) Hot(ctx context.Context) (http.Handler, error) {
+	s, now := stack.Open(w.getenv), time.Now()
+	blobs := s.Blobs()
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	return w.handler(ctx, s, s.Items(), bundles.NewSource(s.Items(), blobs, time.Hour), func() time.Time { return now })
+}
+
+func (w *World) handler(ctx context.Context, s *stack.Stack, items store.Items, active decide.Bundles, now func() time.Time) (http.Handler, error) {
+	c := decide.Config{Now: now, Items: items, Evidence: s.Evidence(), Uploads: s.Uploads(), Bundles: active, Verifier: s.Verifier(ctx), CA: s.CACertificate(ctx), StateKey: s.StateKey(ctx),
 		Console: s.Console(), Base: base}
 	if err := s.Err(); err != nil {
 		return nil, err

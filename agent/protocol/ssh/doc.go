@@ -34,6 +34,7 @@
 // everything below DIR. The login shell must be a POSIX shell or bash, and what its start-up files define is trusted. A program that a line
 // started has the terminal until it ends: what is typed into it is recorded, not decided. A command that is ended early is sent SIGTERM, then
 // SIGKILL, and loses its channel, and with it its terminal; without a terminal, and where the host refuses signals, as OpenSSH does for root, it
-// runs on until it next reads or writes, unless the target's settings have the agent reap it. While a request to listen waits for a reviewer,
+// runs on until it next reads or writes, unless the target's settings have the agent reap it: by a
+// variable of its environment, which a program can be started without. While a request to listen waits for a reviewer,
 // the answers to the connection's keepalives wait behind it; other signs of life are sent in their place.
 package ssh

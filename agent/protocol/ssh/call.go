@@ -36,6 +36,8 @@ func computed(name string, args []word) bool {
 		switch {
 		case name == "printf" && i == 0 && (!a.known || strings.HasPrefix(a.text, "-") && a.text != "--"):
 			return true // printf -v 'x[$(rm y)]'
+		case name != "printf" && (a.split || a.glob), name != "printf" && !a.known && i+1 < len(args) && !args[i+1].known:
+			return true // test $(echo -v …), or test "$(…)" "$(…)"
 		case !a.known:
 		case strings.Contains(a.text, "[") && strings.ContainsAny(a.text, "$`"):
 			return true

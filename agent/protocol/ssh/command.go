@@ -372,6 +372,7 @@ type word struct {
 	known bool // every byte of text is what the program gets
 	tilde bool // it starts with an unquoted ~: text is then what follows
 	glob  bool // names that match take its place
+	split bool // several words, or none, may take its place
 }
 
 // word reads one word. What it holds that runs is read as well.
@@ -408,6 +409,7 @@ func (w *walker) word(sw *syntax.Word) word {
 			w.quoted(p.Parts, &b, &out)
 		default:
 			out.known = false
+			out.split = out.split || !counts(p)
 			w.expansion(p)
 		}
 	}
@@ -421,6 +423,12 @@ var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\[.*\])?\+?=`)
 func assigns(sw *syntax.Word) bool {
 	first, ok := sw.Parts[0].(*syntax.Lit)
 	return ok && assignment.MatchString(first.Value)
+}
+
+// counts says whether an expansion is a number that the shell itself keeps.
+func counts(p syntax.WordPart) bool {
+	e, ok := p.(*syntax.ParamExp)
+	return ok && plain(e) && slices.Contains([]string{"?", "#", "$"}, e.Param.Value)
 }
 
 func (w *walker) quoted(parts []syntax.WordPart, b *strings.Builder, out *word) {

@@ -24,6 +24,10 @@ var hidden = []struct {
 	{"[ 'a[`rm -rf /srv/data`]' -eq 0 ]", access.Write, "/srv/data"},
 	{"wait -n -p 'a[$(rm -rf /srv/data)]'", access.Write, "/srv/data"},
 	{"command printf -v 'a[$(rm -rf /srv/data)]' x", access.Write, "/srv/data"},
+	{"test $(echo -v 'a[$(reboot)]')", access.Execute, "reboot"},
+	{"test \"$(echo -v)\" \"$(cat /srv/x)\"", access.Execute, "reboot"},
+	{"[ $(cat /srv/x) = y ]", access.Execute, "reboot"},
+	{"wait $(echo -p 'a[$(reboot)]')", access.Execute, "reboot"},
 	// What takes the place of an option's value may be several words.
 	{"nice -n $(echo 1 rm -rf /srv/data) ls", access.Write, "/srv/data"},
 	{"timeout $(echo 1 rm -rf /srv/data) ls", access.Write, "/srv/data"},
@@ -84,6 +88,22 @@ func TestHidden(t *testing.T) {
 	for _, h := range hidden {
 		if c := analyse(h.line, deploy); !recognised(c, h.effect, h.path) {
 			t.Errorf("%q: complete, and no %s of %s: %v", h.line, h.effect, h.path, told(c))
+		}
+	}
+}
+
+// A class that names files by a pattern is there in everything below a directory that may hold one.
+func TestOverlaps(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"/home/*/.ssh/*", "/home/alice/*", true}, {"/home/*/.ssh/*", "/home/alice/.ssh/*", true}, {"/home/*/.ssh/*", "/*", true}, {"*/id_rsa", "/srv/*", true}, {"*.pem", "/srv/a/*", true},
+		{"/etc/shadow", "/etc/*", true}, {"/etc/shadow", "/etc/shadow", true}, {"/etc/shadow", "/etc/shadow/*", false}, {"/etc/shadow", "/srv/*", false}, {"/home/*/.ssh/*", "/srv/*", false}, {"/etc/shadow", "/etc/hosts", false},
+		{"/etc/sh*", "/etc/shadow.d/*", true},
+	} {
+		if got := overlaps(c.pattern, c.name); got != c.want {
+			t.Errorf("%s in %s: %v", c.pattern, c.name, got)
 		}
 	}
 }

@@ -88,7 +88,15 @@ func overlaps(pattern, name string) bool {
 		return true
 	}
 	dir, base := path.Split(name)
-	return base == "*" && len(pattern) >= len(dir) && pattern[:len(dir)] == dir
+	if base != "*" {
+		return false
+	}
+	for end := range len(pattern) + 1 {
+		if access.Match(pattern[:end], dir) {
+			return true // what is left of the pattern is left to what is below
+		}
+	}
+	return false
 }
 
 // masked are the classes that a permit wants masked in the output, of those that have a detector.

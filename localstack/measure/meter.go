@@ -20,6 +20,7 @@ type Use struct {
 	ReadUnits  float64
 	WriteUnits float64
 	Refused    int // conditional writes whose condition did not hold
+	Unanswered int // calls that their caller gave up
 	S3, KMS    int
 	Busy       time.Duration // that the other side took, all calls together
 }
@@ -134,7 +135,9 @@ func (u *Use) dynamo(op string, in, out []byte) error {
 	if err := json.Unmarshal(in, &req); err != nil {
 		return err
 	}
-	if err := json.Unmarshal(out, &resp); err != nil {
+	if len(out) == 0 {
+		u.Unanswered++
+	} else if err := json.Unmarshal(out, &resp); err != nil {
 		return err
 	}
 	table := req.TableName[strings.LastIndex(req.TableName, "-")+1:]

@@ -181,6 +181,14 @@ test-compat-ssh: deps-test ## ansible, paramiko, asyncssh and ssh2 through the S
 bench-ssh: deps-test ## the SSH tables of docs/BENCHMARKS.md, beside OpenSSH direct, ProxyJump and a bare proxy
 	@go test -tags bench -count=1 -timeout 30m -run 'TestTable' ./agent/protocol/ssh
 
+.PHONY: corpus
+corpus: deps-test build ## tricks against PostgreSQL proxies, in every form: the room, its masks alone, the whole system, and PgBouncer to compare where it is installed; see docs/reference/bypass-corpus.md
+	CGO_ENABLED=1 go build -trimpath -o bin/pgcorpus ./localstack/pgcorpus
+	bin/pgcorpus
+	bin/pgcorpus --open
+	bin/pgcorpus --quick --bin bin
+	@command -v pgbouncer >/dev/null && { bin/pgcorpus --quick --proxy localstack/pgcorpus/subjects/pgbouncer.sh | grep -v ^HOLE || true; } || echo "PgBouncer is not installed: not compared"
+
 .PHONY: bench
 bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
 	@mkdir -p bin/bench

@@ -1,0 +1,60 @@
+-- What the corpus attacks. A role "app" that may do everything at the server (the proxy alone stands between), columns that are masked for
+-- it (customers.email, customers.card_number, customers.ssn, people.email) and tables of which it may only write "orders", by INSERT and UPDATE.
+-- The masked values are words that no schema has.
+drop schema if exists evil cascade;
+drop schema if exists corpus cascade;
+drop materialized view if exists mv_customers;
+drop table if exists customers, orders, accounts, scratch, people, kin, kin2, scratch_t cascade;
+drop table if exists corpus_t1, corpus_t2, corpus_t3, corpus_loot, corpus_renamed cascade;
+drop sequence if exists corpus_seq;
+drop role if exists corpus_new;
+create table customers (id int primary key, name text not null, email text not null unique, card_number text not null, ssn text not null);
+create table orders (id int primary key, customer_id int not null references customers, amount numeric(10,2) not null, note text, constraint positive check (amount >= 0));
+create table accounts (id int primary key, owner text not null, balance numeric(12,2) not null);
+create table scratch (id serial primary key, word text);
+create table scratch_t (id int);
+create table people (id int, region text, email text) partition by list (region);
+create table people_a partition of people for values in ('a');
+create table kin (degree int) inherits (customers);
+create sequence corpus_seq;
+insert into customers values (1, 'Ada Lovelace', 'zqxjkvwpyf@wvxqzkjphb.example', '4929071828364455', 'kxqzvwjhgq'), (2, 'Alan Turing', 'jzvqxwkbpt@example.org', '5500005555555559', 'qjxwzvkhpy');
+insert into kin values (3, 'Augusta', 'zqxjkvwpyf@wvxqzkjphb.example2', '4929071828364455', 'kxqzvwjhgq', 1);
+insert into people values (1, 'a', 'zqxjkvwpyf@wvxqzkjphb.example');
+insert into orders select g, 1 + g % 2, g * 10, 'note ' || g from generate_series(1, 20) g;
+insert into accounts values (1, 'Ada Lovelace', 100), (2, 'Alan Turing', 250);
+insert into scratch (word) values ('one'), ('two');
+create view v_customers as select id, email as contact from customers;
+create view v_deep as select id, contact as c from v_customers;
+create materialized view mv_customers as select id, email as contact from customers;
+create schema corpus;
+create schema evil;
+create view evil.orders as select id, id as customer_id, 0::numeric as amount, email as note from customers;
+create function evil.lower(text) returns text language plpgsql as $$ begin delete from public.scratch; return $1; end $$;
+create function corpus.leak_value() returns text language plpgsql as $$ begin return (select email from customers where id = 1); end $$;
+create function corpus.leak_sql() returns setof text language sql as $$ select email from customers where id = 1 $$;
+create function corpus.leak_notice() returns int language plpgsql as $$ declare v text; begin select email into v from customers where id = 1; raise notice 'here: %', v using detail = v, hint = v; return 1; end $$;
+create function corpus.leak_error() returns int language plpgsql as $$ declare v text; begin select email into v from customers where id = 1; raise exception 'here: %', v using detail = v, hint = v; end $$;
+create function corpus.purge() returns int language plpgsql as $$ begin delete from scratch; return 1; end $$;
+create function corpus.purge_sql() returns void language sql as $$ delete from scratch $$;
+create procedure corpus.purge_p() language plpgsql as $$ begin delete from scratch; end $$;
+create function corpus.drift() returns text language plpgsql as $$ begin return set_config('search_path', 'evil, public', false); end $$;
+create function corpus.say(text) returns int language plpgsql as $$ begin raise notice '%', $1; return 1; end $$;
+create view corpus.v_purge as select corpus.purge() as p;
+create function corpus.same(text, text) returns boolean language plpgsql as $$ begin raise notice '%', $1; return true; end $$;
+create operator corpus.=== (leftarg = text, rightarg = text, function = corpus.same);
+create table corpus.ruled (id int);
+create rule r as on insert to corpus.ruled do also delete from scratch;
+analyze customers;
+do $$ begin perform lo_unlink(4242); exception when others then null; end $$;
+select lo_from_bytea(4242, 'zqxjkvwpyf@wvxqzkjphb.example');
+-- Other servers as seen from this one: where the extensions are there.
+do $$ begin
+  if not exists (select from pg_roles where rolname = 'corpus_loop') then create role corpus_loop superuser login password 'corpus-loop'; end if;
+  create extension if not exists dblink;
+  create extension if not exists postgres_fdw;
+  drop server if exists corpus_self cascade;
+  execute format('create server corpus_self foreign data wrapper postgres_fdw options (host %L, port %L, dbname %L)', '127.0.0.1', current_setting('port'), current_database());
+  create user mapping for public server corpus_self options (user 'corpus_loop', password 'corpus-loop');
+  create foreign table corpus.far (id int, email text) server corpus_self options (schema_name 'public', table_name 'customers');
+exception when others then raise notice 'no extensions: %', sqlerrm;
+end $$;

@@ -63,7 +63,7 @@ func (f Floor) classes() []string {
 }
 
 // oblige takes obligations on. It returns the rule under which the permit must not be given; "" is none.
-func (p *Permit) oblige(obligations []access.Obligation, known []access.Class) (rule string) {
+func (p *Permit) oblige(obligations []access.Obligation, known []access.Class, rows bool) (rule string) {
 	for _, o := range obligations {
 		switch o.Kind {
 		case access.ObligeMask:
@@ -77,7 +77,7 @@ func (p *Permit) oblige(obligations []access.Obligation, known []access.Class) (
 			}
 			p.masks = append(p.masks, o.Classes...)
 		case access.ObligeRows:
-			if o.Limit <= 0 {
+			if o.Limit <= 0 || !rows {
 				return "obligation-rows"
 			}
 			if p.rows == 0 || o.Limit < p.rows {

@@ -43,6 +43,7 @@ type Config struct {
 	State     string // sealed by the broker: api.OpenResponse.State
 	DigestKey []byte
 	Classes   []access.Class // what the room can resolve to columns: an obligation on any other denies
+	Rows      bool           // the room counts rows: where it does not, an obligation to bound them denies
 	Floor     Floor
 	Now       func() time.Time // for ids; nil: time.Now
 }
@@ -232,7 +233,7 @@ func (g *Gate) allow(cmd *access.Command, dec *access.Decision, sent time.Time) 
 		return nil, &access.Denied{Code: access.CodeDenied, Rule: r.Rule, Hint: r.Hint}
 	}
 	p := &Permit{command: cmd.ID, asked: sent, state: permitIssued, masks: g.Floor.classes()}
-	if rule := p.oblige(dec.Obligations, g.Classes); rule != "" {
+	if rule := p.oblige(dec.Obligations, g.Classes, g.Rows); rule != "" {
 		g.unused(cmd)
 		return nil, &access.Denied{Code: access.CodeNoDecision, Rule: rule, Hint: "the agent does not understand what the policy asks of it: upgrade the agent"}
 	}

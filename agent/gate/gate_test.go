@@ -191,7 +191,7 @@ func (f *fake) last() string     { f.mu.Lock(); defer f.mu.Unlock(); return f.pr
 func newRig(t *testing.T, f *fake, id access.SessionID) *rig {
 	t.Helper()
 	b := NewBatcher("agent", f)
-	g, err := New(Config{Batcher: b, Claims: f, Verdicts: f, Outcomes: f, Session: id, Target: "app", State: "sealed", DigestKey: key,
+	g, err := New(Config{Batcher: b, Claims: f, Verdicts: f, Outcomes: f, Session: id, Target: "app", State: "sealed", DigestKey: key, Rows: true,
 		Classes: []access.Class{{Name: "email"}, {Name: "card"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -702,4 +702,15 @@ func TestIDsAreUnique(t *testing.T) {
 			t.Error("an id is there twice")
 		}
 	})
+}
+
+// A room that counts no rows cannot keep to a bound on them.
+func TestRowsNeedARoomThatCountsThem(t *testing.T) {
+	rows := []access.Obligation{{Kind: access.ObligeRows, Limit: 5}}
+	if rule := new(Permit).oblige(rows, nil, false); rule != "obligation-rows" {
+		t.Errorf("rule %q", rule)
+	}
+	if rule := new(Permit).oblige(rows, nil, true); rule != "" {
+		t.Errorf("rule %q where it does", rule)
+	}
 }

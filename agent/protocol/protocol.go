@@ -28,6 +28,10 @@ type Aside interface {
 	TakeAside(ctx context.Context, client *bufio.Reader, owner Owner) (bool, error)
 }
 
+// RowCounter is implemented by rooms that can bound how many rows a command delivers and changes (Permit.RowLimit). Where a room is none, an
+// obligation to bound them denies.
+type RowCounter interface{ CountsRows() }
+
 // Refuser tells a client, in the protocol's own words, why no session was opened. It reads what it must of the handshake,
 // at most a few kilobytes within the ctx's deadline, answers, and closes client.
 type Refuser interface {

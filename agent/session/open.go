@@ -126,9 +126,10 @@ func refusal(e *api.Error) *access.Denied {
 
 // prepare makes the session's gate and fetches its credential.
 func (o *opening) prepare(ctx context.Context, opened api.OpenResponse) (*gate.Gate, protocol.Login, error) {
+	_, rows := o.target.Room.(protocol.RowCounter)
 	g, err := gate.New(gate.Config{
 		Batcher: o.Batcher, Claims: o.Broker, Verdicts: &o.live, Outcomes: o.Spool, Session: opened.Session, Target: o.up.Hello.Target,
-		State: opened.State, DigestKey: opened.DigestKey, Classes: o.classes(opened.Classes), Floor: o.Floor, Now: o.Now,
+		State: opened.State, DigestKey: opened.DigestKey, Classes: o.classes(opened.Classes), Rows: rows, Floor: o.Floor, Now: o.Now,
 	})
 	if err != nil {
 		return nil, protocol.Login{}, err

@@ -108,6 +108,7 @@ type caseWant struct {
 	Hold    string   `yaml:"hold"`
 	Mask    []string `yaml:"mask"`
 	Record  *bool    `yaml:"record"`
+	Rows    *int64   `yaml:"rows"`
 	Code    string   `yaml:"code"`
 }
 
@@ -173,6 +174,9 @@ func (w caseWant) check(wrong wrongs) {
 	}
 	if len(w.Mask) > 0 && o != access.Allow {
 		wrong([]any{"want", "mask"}, "masks belong to outcome allow")
+	}
+	if w.Rows != nil && (o != access.Allow || *w.Rows < 0) {
+		wrong([]any{"want", "rows"}, "rows belong to outcome allow, and are a number from 0, which is any")
 	}
 	if w.Record != nil && o != access.Allow {
 		wrong([]any{"want", "record"}, "recording belongs to outcome allow")
@@ -273,7 +277,7 @@ func (c testCase) decide(b *Bundle) Verdict {
 	return Decide(b, c.request)
 }
 
-// differs compares a verdict with what is wanted. Rule, code and recording are compared where the case names them; masks always.
+// differs compares a verdict with what is wanted. Rule, code, rows and recording are compared where the case names them; masks always.
 func (w caseWant) differs(v Verdict) []string {
 	var out []string
 	differ := func(what, got, want string) {
@@ -290,10 +294,14 @@ func (w caseWant) differs(v Verdict) []string {
 		differ("code", v.Code, w.Code)
 	}
 	var masked []string
-	recorded := false
+	recorded, rows := false, int64(0)
 	for _, o := range v.Obligations {
 		masked = append(masked, o.Classes...)
+		rows = max(rows, o.Limit)
 		recorded = recorded || o.Kind == access.ObligeRecord
+	}
+	if w.Rows != nil {
+		differ("rows", strconv.FormatInt(rows, 10), strconv.FormatInt(*w.Rows, 10))
 	}
 	if w.Record != nil {
 		differ("record", strconv.FormatBool(recorded), strconv.FormatBool(*w.Record))

@@ -33,6 +33,8 @@ func TestCases(t *testing.T) {
 		{"no mask wanted", one(read, "{outcome: allow}"), []string{`mask is "email", want ""`}},
 		{"other mask wanted", one(read, "{outcome: allow, mask: [email, card]}"), []string{`mask is "email", want "card email"`}},
 		{"not recorded", one(read, "{outcome: allow, mask: [email], record: false}"), nil},
+		{"any number of rows", one(read, "{outcome: allow, mask: [email], rows: 0}"), nil},
+		{"fewer rows wanted", one(read, "{outcome: allow, mask: [email], rows: 5}"), []string{`rows is "0", want "5"`}},
 		{"recording wanted", one(read, "{outcome: allow, mask: [email], record: true}"), []string{`record is "false", want "true"`}},
 		{"connect", one("    connect: true\n", "{outcome: allow, rule: connect}"), nil},
 		{"approved", one("    approved: [prod-write]\n"+update, "{outcome: allow, rule: write}"), nil},

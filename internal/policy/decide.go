@@ -88,6 +88,7 @@ type judge struct {
 	w       *world
 	reasons []string
 	holds   []string // names that are needed and not approved
+	rows    int64    // the fewest that a permit leaves; 0: any number
 	record  bool     // a permit wants that what it permits is recorded
 	trace   func(action types.String, resource types.EntityUID, candidates []*rule, v Verdict)
 }
@@ -181,6 +182,9 @@ func (j *judge) settle(v Verdict, masks []string) Verdict {
 	v.Outcome, v.Hold, v.Hint = access.Allow, "", ""
 	if len(masks) > 0 {
 		v.Obligations = []access.Obligation{{Kind: access.ObligeMask, Classes: masks}}
+	}
+	if j.rows > 0 {
+		v.Obligations = append(v.Obligations, access.Obligation{Kind: access.ObligeRows, Limit: j.rows})
 	}
 	if j.record {
 		v.Obligations = append(v.Obligations, access.Obligation{Kind: access.ObligeRecord})
@@ -332,6 +336,9 @@ func (j *judge) judge(action types.String, uid types.EntityUID, candidates []*ru
 	for _, r := range fired {
 		j.reason(r, r.effect()+"s", what)
 		j.record = j.record || r.record
+		if r.rows > 0 && (j.rows == 0 || r.rows < j.rows) {
+			j.rows = r.rows
+		}
 	}
 	if len(fired) > 0 && !fired[0].permit {
 		return deny(fired[0].id, "%s", hint(fired[0], "the policy forbids "+what))

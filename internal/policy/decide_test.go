@@ -78,6 +78,9 @@ func word(v Verdict) string {
 	}
 	for _, o := range v.Obligations {
 		s += " " + o.Kind + "=" + strings.Join(o.Classes, ",")
+		if o.Limit != 0 {
+			s += fmt.Sprint(o.Limit)
+		}
 	}
 	return s
 }
@@ -90,6 +93,8 @@ const extra = `
 @id("pay-held") @hold("audit-read") forbid (principal, action == Action::"read", resource == Column::"app/public.staff.pay");
 @id("prod") forbid (principal, action == Action::"execute", resource in Label::"env=prod") unless { context.time.toTime() < duration("18h") };
 @id("kept") @record("content") permit (principal in Group::"engineers", action in [Action::"read", Action::"write"], resource == Table::"app/public.kept");
+@id("few") @rows("100") permit (principal in Group::"engineers", action in [Action::"read", Action::"write"], resource == Table::"app/public.few");
+@id("fewer") @rows("5") permit (principal in Group::"engineers", action == Action::"write", resource == Table::"app/public.few");
 @id("kept-held") @hold("prod-write") forbid (principal, action == Action::"write", resource == Table::"app/public.kept");
 @id("fn") permit (principal in Group::"engineers", action == Action::"execute", resource == Function::"app/lower");
 @id("overflow") forbid (principal, action == Action::"define", resource) when { context.delegation.depth + 9223372036854775807 > 0 };
@@ -129,6 +134,8 @@ func TestDecide(t *testing.T) {
 		{"recorded, where two permit", ask(read("public.kept")), "allow read record="},
 		{"recorded and masked", ask(read("public.orders"), read("public.kept"), uses("email", false)), "allow read mask=email record="},
 		{"recorded once approved", ask(write("public.kept"), approved("prod-write")), "allow write record="},
+		{"few rows", ask(read("public.few")), "allow read rows=100"},
+		{"the fewest rows, of those that permit", ask(write("public.few")), "allow write rows=5"},
 		{"held before it is recorded", ask(write("public.kept")), "hold kept-held hold=prod-write"},
 		{"denied beside what is recorded", ask(read("public.kept"), touch(access.Grant, access.KindTable, "public.a")), "deny default-deny"},
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
@@ -20,8 +21,9 @@ type rule struct {
 	permit bool
 	hold   string // of a forbid: the hold that lifts it
 	hint   string
-	record bool // of a permit: what it permits is recorded in full
-	order  int  // of reading: reasons come in this order
+	record bool  // of a permit: what it permits is recorded in full
+	rows   int64 // of a permit: at most so many rows are delivered or changed; 0: any number
+	order  int   // of reading: reasons come in this order
 	file   string
 	at     place
 	policy *cedar.Policy
@@ -70,7 +72,7 @@ const (
 var (
 	ruleID      = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	perAction   = regexp.MustCompile(` for Action::"[a-z]+"`)
-	annotations = []types.AnnotationKey{"id", "hold", "hint", "record"}
+	annotations = []types.AnnotationKey{"id", "hold", "hint", "record", "rows"}
 	builtin     = []string{RuleDefaultDeny, RuleCapability, RuleIncomplete, RuleNoTouches, RuleTooMany, RuleUnknownTarget, RuleUnknownKind,
 		RuleNoLineage, RuleSeveralHolds, RulePolicyError}
 )
@@ -101,7 +103,7 @@ func (l *loader) annotate(r *rule) {
 	given := r.policy.Annotations()
 	for key := range given {
 		if !slices.Contains(annotations, key) {
-			l.errorf(r.file, r.at, "annotation @%s is not one of @id, @hold, @hint, @record", key)
+			l.errorf(r.file, r.at, "annotation @%s is not one of @id, @hold, @hint, @record, @rows", key)
 		}
 	}
 	r.id, r.hold, r.hint = string(given["id"]), string(given["hold"]), string(given["hint"])
@@ -126,6 +128,15 @@ func (l *loader) annotate(r *rule) {
 		}
 		if !r.permit {
 			l.errorf(r.file, r.at, "@record on a forbid: only what is permitted can be recorded")
+		}
+	}
+	if most, ok := given["rows"]; ok {
+		var err error
+		if r.rows, err = strconv.ParseInt(string(most), 10, 64); err != nil || r.rows < 1 {
+			l.errorf(r.file, r.at, "@rows %q: want a number from 1", string(most))
+		}
+		if !r.permit {
+			l.errorf(r.file, r.at, "@rows on a forbid: only what is permitted can be bounded")
 		}
 	}
 	if _, ok := given["hold"]; !ok {

@@ -11,6 +11,9 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 )
 
+// CountsRows makes the room a protocol.RowCounter.
+func (r *Room) CountsRows() {}
+
 // A permit may bound the rows that a command changes. The target counts them, and tells before it commits where it is asked before the
 // Sync: so the room waits for the count, and where it is too high sends what must fail, which takes the change back. A command in the simple
 // protocol is sent by the extended one for that.

@@ -176,7 +176,7 @@ var digestKey = bytes.Repeat([]byte("d"), 32)
 // of makes the gate of one session.
 func (g *script) of(t testing.TB, s access.SessionID) *gate.Gate {
 	t.Helper()
-	made, err := gate.New(gate.Config{Batcher: g.batcher, Claims: g, Verdicts: g, Outcomes: g, Session: s, Target: "app", State: "state",
+	made, err := gate.New(gate.Config{Batcher: g.batcher, Claims: g, Verdicts: g, Outcomes: g, Session: s, Target: "app", State: "state", Rows: true,
 		DigestKey: digestKey, Classes: guardedClasses})
 	if err != nil {
 		t.Fatal(err)

@@ -132,11 +132,13 @@ func (l *link) ended(ctx context.Context, err error) error {
 // close closes both legs, and takes what the library still has to say: it waits for that.
 func (l *link) close(client net.Conn, conn *ssh.ServerConn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) error {
 	if conn != nil {
-		_ = conn.Close()     // it may have been closed by the other side
-		for range channels { //nolint:revive // see above
+		_ = conn.Close()      // it may have been closed by the other side
+		var wg sync.WaitGroup // beside each other: what has one of them to say waits until it is taken
+		wg.Go(func() { ssh.DiscardRequests(requests) })
+		for nc := range channels {
+			_ = nc.Reject(ssh.ConnectionFailed, "") // the connection is closed
 		}
-		for range requests { //nolint:revive // see above
-		}
+		wg.Wait()
 		_ = conn.Wait()
 	}
 	_ = client.Close()

@@ -128,6 +128,13 @@ deploy-local: build ## the template on a local AWS, and the whole story on it (L
 	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
 	@bin/demo --aws $(LOCAL)
 
+.PHONY: dev-local
+dev-local: build ## the same stack, staying up: prints what to try (LOCAL=ministack or localstack)
+	@localstack/scripts/aws-tools.sh && localstack/scripts/local-aws.sh
+	@if [ $(LOCAL) = localstack ]; then localstack/scripts/localstack.sh; fi
+	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+	@bin/demo --aws $(LOCAL) --stay
+
 .PHONY: test-deploy
 test-deploy: deps build prepare-aws ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
 	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)

@@ -44,12 +44,16 @@ func run(ctx context.Context, args []string) error {
 	}
 	aws := flag.NewFlagSet("demo", flag.ContinueOnError)
 	aws.StringVar(&c.AWS, "aws", "", "play on the SAM template deployed to this local AWS: ministack or localstack")
+	stay := aws.Bool("stay", false, "with --aws: keep it up instead")
 	if err := aws.Parse(args); err != nil {
 		return err
 	}
 	if c.AWS == "" || aws.NArg() > 0 {
-		return errors.New("usage: demo [--stay | --bench | --aws ministack|localstack]")
+		return errors.New("usage: demo [--stay | --bench | --aws ministack|localstack [--stay]]")
 	}
 	c.Root = filepath.Dir(c.Bin)
+	if *stay {
+		return story.Stay(ctx, c)
+	}
 	return story.Play(ctx, c)
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -34,6 +35,11 @@ func (c cloud) command(ctx context.Context, program string, args ...string) *exe
 	cmd.Env = append(account, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+c.dir, "AWS_ENDPOINT_URL="+c.endpoint, "AWS_PAGER=", "SAM_CLI_TELEMETRY=0",
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
 	return cmd
+}
+
+// OperatorEnv is what AWS's own programs, and ours for operators, need to reach this AWS, and the directory of the former.
+func (s *System) OperatorEnv() (env []string, bin string) {
+	return append(slices.Clone(account), "AWS_ENDPOINT_URL="+s.cloud.endpoint, "AWS_PAGER=", "SAM_CLI_TELEMETRY=0"), filepath.Join(s.c.Root, "build", "aws-tools", "bin")
 }
 
 // aws calls one operation and decodes its answer; out nil takes any.

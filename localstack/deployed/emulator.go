@@ -34,6 +34,7 @@ type emulator struct {
 	*process
 	kind   string
 	url    string
+	inside string  // where functions call it: through the ledger, which says that they come by TLS
 	ledger *ledger // of what the functions call; nil where the emulator does not tell them apart
 	served *http.Server
 	done   chan struct{} // the ledger's server ended
@@ -77,13 +78,13 @@ func (e *emulator) miniStack(ctx context.Context, root, dir string, port int) er
 	if err != nil {
 		return err
 	}
-	e.ledger = newLedger(to)
+	e.ledger, e.inside = newLedger(to), "http://"+l.Addr().String()
 	e.served, e.done = &http.Server{Handler: e.ledger, ReadHeaderTimeout: 10 * time.Second}, make(chan struct{})
 	go func() { defer close(e.done); _ = e.served.Serve(l) }() // until stop closes it
 	cmd := exec.Command(program, filepath.Join(root, "localstack", "local-aws", "ministack_main.py"))
 	cmd.Dir = dir
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + filepath.Join(dir, "tmp"), "BIND_HOST=127.0.0.1", "GATEWAY_PORT=" + strconv.Itoa(port),
-		"IOT_MTLS_ENABLED=0", "AUTH=true", "AWS_ENDPOINT_URL=http://" + l.Addr().String()}, account...)
+		"IOT_MTLS_ENABLED=0", "AUTH=true", "AWS_ENDPOINT_URL=" + e.inside}, account...)
 	if e.process, err = start("MiniStack", filepath.Join(dir, "ministack.log"), cmd); err != nil {
 		return err
 	}

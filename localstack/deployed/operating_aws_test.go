@@ -23,12 +23,14 @@ func TestOperatingAStack(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"doctor", w.testDoctor},
+		{"doctor with its own rights", w.testDoctorPolicy},
 		{"deployed twice", w.testTwice},
 		{"a table throttles", w.testThrottled},
 		{"killed between entry and answer", w.testKilled},
 		{"S3 does not answer", w.testS3},
 		{"KMS refuses a clock", w.testSkew},
 		{"a broken version", w.testBroken},
+		{"an update that cannot be made", w.testRollback},
 		{"another epoch", w.testEpoch},
 		{"an agent with yesterday's keys", w.testOldKeys},
 		{"deleted, and deployed again", w.testAgain},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Stay keeps the demo's system up until ctx ends, with alice logged in and an endpoint to try.
@@ -26,11 +27,15 @@ func Stay(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer stop()
+	env := filepath.Join(w.dir, "env")
+	if err := w.writeEnv(env); err != nil {
+		return err
+	}
 	_, _ = fmt.Fprintf(c.Out, `Sallyport is up, in front of a throw-away PostgreSQL. Ctrl-C stops it and removes everything.
 
   psql '%s'
 
-  export PATH=%s:$PATH SALLYPORT_URL='%s' SALLYPORT_HOME=%s
+  source %s          # its programs, addresses and alice's login; on a local AWS also an operator's credentials there
   sallyport psql app -- -c 'select * from customers'              # masked
   sallyport psql app -- -c 'delete from orders'                   # refused
   sallyport psql app -- -c 'update accounts set balance = 1 where id = 1'   # held: open the link, sign in as rita
@@ -40,21 +45,49 @@ func Stay(ctx context.Context, c Config) (err error) {
   console   %s   (rita reviews: password %s; adam audits: password %s)
   data      %s
   policy    sallyport policy init DIR --pack guarded-postgres
-`, dsn, w.bin, w.file.Broker, w.home, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
+`, dsn, env, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
 	<-ctx.Done()
 	_, _ = fmt.Fprintln(c.Out, "\nstopping")
 	return nil
 }
 
-// loginByToken logs a user in as a script would.
-func (w *world) loginByToken(ctx context.Context, user string, groups ...string) error {
+// writeEnv writes what a shell needs to use the system.
+func (w *world) writeEnv(file string) error {
+	env := append([]string{"SALLYPORT_HOME=" + w.home, "SALLYPORT_URL=" + w.file.Broker}, w.reach...)
+	path := w.bin
+	if c, ok := w.system.(*cloud); ok {
+		more, bin := c.system.OperatorEnv()
+		env, path = append(env, more...), path+":"+bin
+	}
+	var b strings.Builder
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		_, _ = fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+	}
+	_, _ = fmt.Fprintf(&b, "export PATH='%s':\"$PATH\"\n", path)
+	return os.WriteFile(file, []byte(b.String()), 0o600)
+}
+
+func (w *world) idToken(ctx context.Context, user string, groups ...string) (string, error) {
+	if c, ok := w.system.(*cloud); ok {
+		return c.system.IDToken(user)
+	}
 	args := []string{"dev", "id-token", "--dir", w.data, "--user", user}
 	for _, g := range groups {
 		args = append(args, "--group", g)
 	}
 	raw, code, err := w.cli(ctx, "", args...)
 	if err != nil || code != 0 {
-		return fmt.Errorf("id-token: exit %d, %w: %s", code, err, raw)
+		return "", fmt.Errorf("id-token: exit %d, %w: %s", code, err, raw)
+	}
+	return raw, nil
+}
+
+// loginByToken logs a user in as a script would.
+func (w *world) loginByToken(ctx context.Context, user string, groups ...string) error {
+	raw, err := w.idToken(ctx, user, groups...)
+	if err != nil {
+		return err
 	}
 	out, code, err := w.cli(ctx, raw, "login", "--id-token-file", "-")
 	if err != nil || code != 0 {

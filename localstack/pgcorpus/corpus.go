@@ -46,7 +46,8 @@ type attack struct {
 	Heard       bool // worked when another session hears a notification
 	Notified    bool // worked when the client hears another session's notification
 	Moot        bool
-	Ready       int // how often the server says ReadyForQuery
+	Trusts      bool // needs a policy that permits what it uses to do anything at all
+	Ready       int  // how often the server says ReadyForQuery
 }
 
 // control must pass.

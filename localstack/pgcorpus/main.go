@@ -86,6 +86,9 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	rows = slices.DeleteFunc(rows, func(r row) bool { return !o.only.MatchString(r.ID) })
+	if o.open {
+		rows = leaksOnly(rows)
+	}
 	st, err := openStage(ctx, o)
 	if err != nil {
 		return err
@@ -103,9 +106,6 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	s, err := st.subject(ctx, o)
 	if err != nil {
 		return err
-	}
-	if o.open {
-		rows = leaksOnly(rows)
 	}
 	results, err := p.play(ctx, rows, s, works)
 	if err != nil {
@@ -130,7 +130,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 func leaksOnly(rows []row) []row {
 	var out []row
 	for _, r := range rows {
-		r.Attacks = slices.DeleteFunc(slices.Clone(r.Attacks), func(a attack) bool { return a.harms() || a.Shows != "" || a.Heard })
+		r.Attacks = slices.DeleteFunc(slices.Clone(r.Attacks), func(a attack) bool { return a.harms() || a.Trusts || a.Shows != "" || a.Heard })
 		r.Wire = nil
 		if len(r.Attacks)+len(r.Hostile) > 0 {
 			out = append(out, r)

@@ -114,7 +114,7 @@ deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account 
 	$(AWS_BIN)/sam deploy -t infra/template.yaml --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
 
 .PHONY: destroy
-destroy: ## delete the stack of ENV; tables, buckets and keys are kept, and listed
+destroy: ## delete the stack of ENV; tables, buckets and keys are kept
 	@localstack/scripts/aws-tools.sh
 	$(AWS_BIN)/sam delete --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
 	@echo "Kept, by DeletionPolicy: the four tables, both buckets and the four keys. Deleting them is by hand, and for good."

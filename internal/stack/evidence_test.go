@@ -58,6 +58,9 @@ func TestNamesOfOthersDoNotKeepTheEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = to.Close() }()
+	if _, err := copyEvidence(t.Context(), to, to, to); err == nil || !strings.Contains(err.Error(), "nothing was sealed yet") {
+		t.Errorf("of a new stack: %v", err)
+	}
 	c, err := copyEvidence(t.Context(), from, to, to)
 	if err != nil || c.Objects != len(own) || len(c.Strange) != len(strange)+1 {
 		t.Fatalf("%+v, %v", c, err)

@@ -87,6 +87,9 @@ func copyEvidence(ctx context.Context, from readable, to store.Blobs, heads stor
 		}
 	}()
 	head, err := from.Load(ctx, checkpoint)
+	if errors.Is(err, store.ErrNotFound) {
+		return c, fmt.Errorf("nothing was sealed yet; a stack signs its first checkpoint within two minutes of its deployment: %w", err)
+	}
 	if err != nil {
 		return c, err
 	}

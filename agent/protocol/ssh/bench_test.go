@@ -130,7 +130,7 @@ func join(nc ssh.NewChannel, target *ssh.Client) {
 		return
 	}
 	var copied, wg sync.WaitGroup
-	started := make(chan struct{}) // an end of input that overtakes the command would have the server wait for ever
+	started := make(chan struct{}) // an end of input that overtakes the command would have the server wait for ever, and an end of the command its answer
 	wg.Go(func() {
 		first := true
 		for r := range reqs {
@@ -150,9 +150,11 @@ func join(nc ssh.NewChannel, target *ssh.Client) {
 	copied.Go(func() { _, _ = io.Copy(near, far) })
 	copied.Go(func() { _, _ = io.Copy(near.Stderr(), far.Stderr()) })
 	for r := range farReqs {
+		<-started
 		copied.Wait()
 		_, _ = near.SendRequest(r.Type, false, r.Payload)
 	}
+	<-started
 	_ = near.Close()
 	wg.Wait()
 }

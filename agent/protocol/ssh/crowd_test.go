@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -26,59 +25,13 @@ import (
 
 const crowdEnv = "SALLYPORT_TEST_CROWD"
 
-// echoHost takes anybody and sends back what it gets, without a program: what it costs is not what is measured.
-func echoHost(t *testing.T) (addr, key string) {
-	t.Helper()
-	signer, err := New(Config{}).signer("host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := &ssh.ServerConfig{Config: crypto(), NoClientAuth: true, PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
-	cfg.AddHostKey(signer)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			raw, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer raw.Close()
-				_, channels, reqs, err := ssh.NewServerConn(raw, cfg)
-				if err != nil {
-					return
-				}
-				wg.Go(func() { ssh.DiscardRequests(reqs) })
-				for nc := range channels {
-					ch, reqs, err := nc.Accept()
-					if err != nil {
-						return
-					}
-					wg.Go(func() {
-						for r := range reqs {
-							_ = r.Reply(true, nil)
-						}
-					})
-					wg.Go(func() { _, _ = io.Copy(ch, ch); _ = ch.Close() })
-				}
-			})
-		}
-	})
-	return l.Addr().String(), string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
-}
-
 // TestCrowd is the host and the clients of TestTableMemory, in a process of their own. It says where the host is, is told where the room is, and
 // says when everybody has a command that waits.
 func TestCrowd(t *testing.T) {
 	if os.Getenv(crowdEnv) == "" {
 		return
 	}
-	addr, key := echoHost(t)
+	addr, key := library(t)
 	fmt.Printf("%s %s", addr, key)
 	var room string
 	if _, err := fmt.Scanln(&room); err != nil {
@@ -207,7 +160,7 @@ func TestTableMemory(t *testing.T) {
 }
 
 // newLogin is a key to log in with.
-func newLogin(t *testing.T) string {
+func newLogin(t testing.TB) string {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

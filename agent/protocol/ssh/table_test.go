@@ -32,7 +32,7 @@ const (
 	samples        = 400
 	turns          = 15  // of each lane
 	strokes        = 200 // in a turn
-	channelsInTurn = 20
+	channelsInTurn = 10
 	many           = 200 // sessions at once
 )
 

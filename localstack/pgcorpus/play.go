@@ -145,6 +145,9 @@ func (p *player) attacks(ctx context.Context, s *subject, r row, works map[strin
 			if err != nil {
 				return fmt.Errorf("%s: %w", name(r, n, sp), err)
 			}
+			if v == reached && works != nil && !works[name(r, n, sp)] {
+				v = stopped // a text that does no harm may arrive
+			}
 			res.add(v, name(r, n, sp), why)
 			if p.verbose != nil && !v.good() {
 				_, _ = fmt.Fprintf(p.verbose, "%s: %s: %s\n", name(r, n, sp), v, why)

@@ -85,8 +85,7 @@ prepare-aws: ## prepare the local AWS's in build/ (Java, Maven, Python, npm: by 
 	@localstack/scripts/localstack.sh || [ $$? -eq 3 ]
 
 .PHONY: test-stores
-test-stores: deps build prepare-aws ## what has the build tag aws: stores on DynamoDB Local and MiniStack, both twins, a stack's faults
-	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+test-stores: deps build prepare-aws dist-here ## what has the build tag aws: stores on DynamoDB Local and MiniStack, both twins, a stack's faults
 	go vet -tags aws $(AWS_TESTS)
 	localstack/scripts/isolated.sh go test -tags aws -count=1 -p 1 -timeout 20m $(AWS_TESTS)
 
@@ -97,6 +96,10 @@ dist: ## the functions as `make deploy` uploads them, for ARCH (arm64)
 	@for f in functions/*/lambda; do out=dist/functions/$$(basename $$(dirname $$f)); mkdir -p $$out; \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w' -o $$out/bootstrap ./$$f; done; \
 	ls -l dist/functions/*/bootstrap | awk '{print $$NF, $$5, "bytes"}'
+
+.PHONY: dist-here
+dist-here:
+	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
 
 AWS_BIN := build/aws-tools/bin
 ENV ?= dev
@@ -136,8 +139,7 @@ dev-local: build ## the same stack, staying up: prints what to try (LOCAL=minist
 	@bin/demo --aws $(LOCAL) --stay
 
 .PHONY: test-deploy
-test-deploy: deps build prepare-aws ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
-	@$(MAKE) --no-print-directory dist ARCH=$$(go env GOARCH)
+test-deploy: deps build prepare-aws dist-here ## the story on both local AWS's, as tests; says loudly where LocalStack cannot be had
 	localstack/scripts/isolated.sh go test -count=1 -tags deploy -timeout 15m -run TestStoryOnMiniStack ./localstack/story
 	@code=0; localstack/scripts/localstack.sh || code=$$?; if [ $$code -eq 3 ]; then \
 	  for i in 1 2 3; do echo "WARNING: LocalStack cannot be had here, as said above: the story was NOT played on it, only on MiniStack"; done; exit 0; fi; \

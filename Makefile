@@ -187,8 +187,10 @@ test-compat-ssh: deps-test ## ansible, paramiko, asyncssh and ssh2 through the S
 	go test -tags compat -count=1 -timeout 15m -v -run 'TestClients|TestAnsible' ./agent/protocol/ssh
 
 .PHONY: bench-ssh
-bench-ssh: deps-test ## the SSH tables of docs/BENCHMARKS.md, beside OpenSSH direct, ProxyJump and a bare proxy
-	@go test -tags bench -count=1 -timeout 30m -run 'TestTable' ./agent/protocol/ssh
+bench-ssh: deps-test ## the SSH tables of docs/BENCHMARKS.md (TABLE=TestTableWork: one of them), beside OpenSSH direct, ProxyJump and a bare proxy
+	@mkdir -p bin/bench
+	@go test -tags bench -c -o bin/bench/ssh.test ./agent/protocol/ssh # go test itself shows nothing of what passes
+	@cd agent/protocol/ssh && ../../../bin/bench/ssh.test -test.timeout 30m -test.run '$(or $(TABLE),^TestTable)'
 
 .PHONY: corpus
 corpus: deps-test build ## tricks against PostgreSQL proxies, in every form: the room, its masks alone, the whole system, and PgBouncer to compare where it is installed; see docs/reference/bypass-corpus.md

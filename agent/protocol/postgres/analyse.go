@@ -96,28 +96,29 @@ func examine(text string, st session, cat *catalogue, lim limits) *facts {
 
 // analysis gathers the facts of one text.
 type analysis struct {
-	cat     *catalogue
-	st      session
-	path    []string
-	touches map[touchKey]*touched
-	order   []touchKey
-	classes map[classKey]*access.ClassUse
-	calls   []string
-	verbs   []string
-	plan    plan
-	seen    map[any]struct{} // syntax nodes that the walk accounted for; the net compares
-	reached map[reachKey]struct{}
-	refused *access.Refusal
-	why     string
-	noWhere bool // an UPDATE or DELETE has no WHERE that names a column
-	deletes bool
-	spent   int
-	locks   bool
-	splices []splice          // tables in FROM that a query may stand for: see beneath
-	fixed   map[classKey]bool // uses that are not all of such tables
-	rigid   string            // why no query may stand for any
-	dry     bool              // EXPLAIN without ANALYZE: what would be written is only read
-	limit   int64
+	cat       *catalogue
+	st        session
+	path      []string
+	touches   map[touchKey]*touched
+	order     []touchKey
+	classes   map[classKey]*access.ClassUse
+	calls     []string
+	verbs     []string
+	plan      plan
+	seen      map[any]struct{} // syntax nodes that the walk accounted for; the net compares
+	reached   map[reachKey]struct{}
+	refused   *access.Refusal
+	why       string
+	noWhere   bool // an UPDATE or DELETE has no WHERE that names a column
+	deletes   bool
+	spent     int
+	locks     bool
+	splices   []splice          // tables in FROM that a query may stand for: see beneath
+	fixed     map[classKey]bool // uses that are not all of such tables
+	triggered bool              // what is called is called by a trigger, a check or the like
+	rigid     string            // why no query may stand for any
+	dry       bool              // EXPLAIN without ANALYZE: what would be written is only read
+	limit     int64
 
 	entered  map[*routine]struct{} // functions that were looked into
 	depth    int                   // of functions and prepared statements around what is looked at

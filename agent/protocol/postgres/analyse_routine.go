@@ -36,13 +36,13 @@ func (a *analysis) routine(f *routine) {
 		return
 	}
 	if f.language != "sql" || f.body == "" || len(f.body) > maxBody || a.depth >= maxRoutines {
-		a.opaque()
+		a.unseen(f)
 		return
 	}
 	a.entered[f] = struct{}{}
 	tree, err := a.cat.parse(statementsOf(f.body))
 	if err != nil {
-		a.opaque()
+		a.unseen(f)
 		return
 	}
 	outer := *a // what the body may not change for the statement around it
@@ -94,6 +94,14 @@ func statementsOf(body string) string {
 
 // ownCalls notes what the server runs by itself: it is the database owner's choice, not the client's.
 func (a *analysis) ownCalls(functions []string) {
+	triggered := a.triggered
+	a.triggered = true
+	a.shownCalls(functions)
+	a.triggered = triggered
+}
+
+// shownCalls is ownCalls for those whose results are shown: a view's.
+func (a *analysis) shownCalls(functions []string) {
 	named := a.plan.named
 	for _, f := range functions {
 		a.risky(f, f)
@@ -191,6 +199,15 @@ func (a *analysis) fetched(s *pg.FetchStmt) string {
 	a.limit = 0
 	a.net(inner)
 	return verb
+}
+
+// unseen is for a function whose body is not looked into. Code in C does not read tables but by text that it is given, which is dealt with by
+// name; any other language may, and gives back what it read. What a trigger reads, or a check, goes to no client.
+func (a *analysis) unseen(f *routine) {
+	a.opaque()
+	if f.language != "c" && f.language != "internal" && !a.triggered {
+		a.protectedAtLarge("in the body of a function")
+	}
 }
 
 // protectedAtLarge notes every class of the database: code that is not looked into could read it, and show it by ways that no mask is on.

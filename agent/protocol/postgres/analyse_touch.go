@@ -147,7 +147,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 			}
 		}
 	}
-	a.ownCalls(v.viewCalls)
+	a.shownCalls(v.viewCalls)
 }
 
 // use notes that a column's values take part in a read. plain says that they go out as they are in a field that tells its origin.

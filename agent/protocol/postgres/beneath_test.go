@@ -184,7 +184,8 @@ func TestBeneath(t *testing.T) {
 // Where a query cannot stand for a table without changing what the statement means, there is no second text, and the use stays derived.
 func TestNotBeneath(t *testing.T) {
 	b := beneathBench(t)
-	b.must(t, "create view truth.mails as select id, email from customers; create table truth.part (id integer, email text); create table truth.child () inherits (truth.customers)")
+	b.must(t, "create view truth.mails as select id, email from customers; create table truth.part (id integer, email text); create table truth.child () inherits (truth.customers);"+
+		" create function truth.tell() returns text language plpgsql as 'begin return (select email from truth.customers limit 1); end'; create view truth.told as select truth.tell() as t")
 	var err error
 	if b.cat, err = loadCatalogue(b.rows(t), append([]access.Class{{Name: "keyed", Columns: []string{"truth.part.email"}, Mask: mask.Hash}}, beneathClasses...)); err != nil {
 		t.Fatal(err)
@@ -195,6 +196,7 @@ func TestNotBeneath(t *testing.T) {
 		"select truth.customers.id from truth.customers where truth.customers.email like 'a%'", "select truth.customers.*, email || '' from truth.customers",
 		"select upper(email) from only customers", "select upper(email) from customers *", "select upper(e) from customers c (i, n, e)",
 		"select upper(email) from customers tablesample system (10)", "select upper(email) from beneath.truth.customers",
+		"select tell()", "select id from orders where tell() like 'a%'", "select * from told", "select * from tell()",
 		"select upper(email) from mails", "select m.id, upper(c.email) from mails m join customers c on c.id = m.id where m.email like 'x'",
 		"select upper(email) from part", "select p.id from part p join customers c on c.email = p.email",
 		"update orders o set amount = 1 from customers c where c.email = o.email", "delete from orders where email in (select email from customers)",

@@ -18,7 +18,9 @@ func (s answering) Get(ctx context.Context, table string, k store.Key, strong bo
 	return it, answered(err)
 }
 
-func (s answering) Put(ctx context.Context, w store.Write) error { return answered(s.Items.Put(ctx, w)) }
+func (s answering) Put(ctx context.Context, w store.Write) error {
+	return answered(s.Items.Put(ctx, w))
+}
 
 func (s answering) Transact(ctx context.Context, a, b store.Write) error {
 	return answered(s.Items.Transact(ctx, a, b))

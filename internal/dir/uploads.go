@@ -46,7 +46,9 @@ func (u *Uploads) Grant(_ context.Context, name string, size int64, sum [32]byte
 }
 
 // Open returns what was put.
-func (u *Uploads) Open(ctx context.Context, name string) ([]byte, error) { return u.Dir.Open(ctx, name) }
+func (u *Uploads) Open(ctx context.Context, name string) ([]byte, error) {
+	return u.Dir.Open(ctx, name)
+}
 
 func (u *Uploads) sign(name string, q url.Values) string {
 	h := hmac.New(sha256.New, u.Key)

@@ -46,6 +46,12 @@ func uses(class string, derived bool) func(*Request) {
 	}
 }
 
+func beneath(class string) func(*Request) {
+	return func(r *Request) {
+		r.Command.Classes = append(r.Command.Classes, access.ClassUse{Class: class, On: "public.t." + class, Derived: true, Beneath: true, How: "in WHERE"})
+	}
+}
+
 func as(user string, groups ...string) func(*Request) {
 	return func(r *Request) { r.Lineage.Principal, r.Lineage.Groups = user, groups }
 }
@@ -134,6 +140,10 @@ func TestDecide(t *testing.T) {
 		{"recorded, where two permit", ask(read("public.kept")), "allow read record="},
 		{"recorded and masked", ask(read("public.orders"), read("public.kept"), uses("email", false)), "allow read mask=email record="},
 		{"recorded once approved", ask(write("public.kept"), approved("prod-write")), "allow write record="},
+		{"masked beneath", ask(read("public.orders"), beneath("email")), "allow read mask=email"},
+		{"revealed, and so not masked beneath", ask(as("rita", "engineers"), read("public.orders"), beneath("email")), "allow read"},
+		{"one revealed and one masked beneath", ask(as("rita", "engineers"), read("public.orders"), beneath("email"), beneath("ssn")), "deny not-maskable:ssn"},
+		{"one masked beneath and one that cannot be", ask(read("public.orders"), beneath("email"), uses("ssn", true)), "deny not-maskable:ssn"},
 		{"few rows", ask(read("public.few")), "allow read rows=100"},
 		{"the fewest rows, of those that permit", ask(write("public.few")), "allow write rows=5"},
 		{"held before it is recorded", ask(write("public.kept")), "hold kept-held hold=prod-write"},

@@ -46,7 +46,7 @@ var wantedFacts = map[string]string{
 	"[ -f /etc/hosts ] && echo yes":                        "execute:[ execute:echo read:/etc/hosts",
 	"if test -d /srv; then ls /srv; fi":                    "execute:ls execute:test read:/srv",
 	"scp -r -t /srv/in":                                    "execute:scp transfer:/srv/in transfer:/srv/in/* write:/srv/in write:/srv/in/*",
-	"scp -f -- /etc/hosts":                                 "execute:scp read:/etc/hosts read:/etc/hosts/* transfer:/etc/hosts transfer:/etc/hosts/*",
+	"scp -f -- /etc/hosts":                                 "execute:scp read:/etc/hosts transfer:/etc/hosts",
 	"rsync --server --sender -logDtpre.iLsfxCIvu . /srv/a": "execute:rsync read:/srv/a read:/srv/a/* transfer:/srv/a transfer:/srv/a/*",
 	"rsync --server -logDtpre.iLsfxCIvu . b":               "execute:rsync transfer:/home/deploy/b transfer:/home/deploy/b/* write:/home/deploy/b write:/home/deploy/b/*",
 	"git-upload-pack '/srv/r.git'":                         "execute:git-upload-pack read:/srv/r.git read:/srv/r.git/* transfer:/srv/r.git transfer:/srv/r.git/*",

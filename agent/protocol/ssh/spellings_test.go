@@ -46,7 +46,7 @@ var moreRemovals = []string{
 var readings = []string{
 	"cat /etc/shadow", "cat </etc/shadow", "cat 0</etc/shadow", "head -c 9999 /etc/shadow", "tail -n +1 /etc/shadow", "less /etc/shadow", "more /etc/shadow", "grep . /etc/shadow", "grep '' /etc/shadow", "grep -f /etc/shadow x",
 	"sed -n p /etc/shadow", "awk 1 /etc/shadow", "cut -c1- /etc/shadow", "sort /etc/shadow", "uniq /etc/shadow", "tac /etc/shadow", "rev /etc/shadow", "nl /etc/shadow", "od -c /etc/shadow", "xxd /etc/shadow", "hexdump -C /etc/shadow",
-	"strings /etc/shadow", "base64 /etc/shadow", "dd if=/etc/shadow", "cp /etc/shadow /tmp/x", "mv /etc/shadow /tmp/x", "ln -s /etc/shadow /tmp/x", "ln /etc/shadow /tmp/x", "scp -f /etc/shadow", "scp -f /etc", "rsync --server --sender -e.L . /etc/",
+	"strings /etc/shadow", "base64 /etc/shadow", "dd if=/etc/shadow", "cp /etc/shadow /tmp/x", "mv /etc/shadow /tmp/x", "ln -s /etc/shadow /tmp/x", "ln /etc/shadow /tmp/x", "scp -f /etc/shadow", "scp -r -f /etc", "rsync --server --sender -e.L . /etc/",
 	"tar cf - /etc/shadow", "zcat -f /etc/shadow", "diff /etc/shadow /dev/null", "paste /etc/shadow", "tr a a < /etc/shadow", "wc /etc/shadow", "cd /etc && cat shadow", "cat /etc/./shadow", "cat /etc//shadow", "cat /etc/x/../shadow", "cat /etc/shad\\ow",
 	"cat /etc/'shadow'", "c\"a\"t /etc/shadow", "cat /etc/sh*", "cat /etc/sh?dow", "cat /etc/{shadow,x}", "cat $'/etc/shadow'", "F=/etc/shadow; cat $F", "cat ${HOME%%/*}/etc/shadow", "getent shadow", "getent shadow root", "sudo cat /etc/shadow",
 	"sh -c 'cat /etc/shadow'", "eval cat /etc/shadow", "xargs -a /etc/shadow echo", "while read l; do echo $l; done < /etc/shadow", "echo \"$(</etc/shadow)\"", "echo $(cat /etc/shadow)", "mapfile < /etc/shadow", "python3 -c 'print(open(\"/etc/shadow\").read())'",

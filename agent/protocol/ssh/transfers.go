@@ -23,11 +23,15 @@ func (w *walker) scp(name string, args []word) {
 		return
 	}
 	for _, f := range files {
-		e := access.Write
-		if from {
-			e = access.Read
+		switch {
+		case to: // into a directory, where there is one of that name
+			w.transferred(access.Write, f)
+		case strings.Contains(opts, "r"):
+			w.transferred(access.Read, f)
+		default: // scp gives no directory without -r
+			w.file(access.Read, f)
+			w.file(access.Transfer, f)
 		}
-		w.transferred(e, f)
 	}
 }
 

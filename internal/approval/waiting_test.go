@@ -2,6 +2,7 @@ package approval
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -100,5 +101,59 @@ func TestAnnouncedAndNeverStored(t *testing.T) {
 	}
 	if err := Announce(t.Context(), db, "x", time.Now()); err == nil {
 		t.Error("no id")
+	}
+}
+
+// failing is a store that does not answer one kind of call: Put, Get, or Query of what begins so.
+type failing struct {
+	store.Items
+	op string
+}
+
+var errThrottled = errors.New("throttled")
+
+func (f failing) Put(ctx context.Context, w store.Write) error {
+	if f.op == "put" {
+		return errThrottled
+	}
+	return f.Items.Put(ctx, w)
+}
+
+func (f failing) Get(ctx context.Context, table string, k store.Key, strong bool) (store.Item, error) {
+	if f.op == "get" {
+		return store.Item{}, errThrottled
+	}
+	return f.Items.Get(ctx, table, k, strong)
+}
+
+func (f failing) Query(ctx context.Context, table, pk, prefix, cursor string, limit int) (store.Page, error) {
+	if f.op != "" && strings.HasPrefix(pk, f.op) {
+		return store.Page{}, errThrottled
+	}
+	return f.Items.Query(ctx, table, pk, prefix, cursor, limit)
+}
+
+// A store that does not answer is no empty list, whichever call it is.
+func TestWaitingOfAStoreThatDoesNotAnswer(t *testing.T) {
+	db, err := sqlite.Open(filepath.Join(t.TempDir(), "s.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	now := time.Now().UTC()
+	id := access.ApprovalID(ulid.MustNewDefault(now.Add(-time.Minute)).String())
+	if err := Announce(t.Context(), failing{db, "put"}, id, now.Add(time.Hour)); !errors.Is(err, errThrottled) {
+		t.Errorf("announced: %v", err)
+	}
+	if err := Announce(t.Context(), db, id, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range []string{"waiting#", "get"} {
+		if got, err := new(Waiting).List(t.Context(), failing{db, op}, now); !errors.Is(err, errThrottled) {
+			t.Errorf("%s: %v, %v", op, got, err)
+		}
+	}
+	if got, err := new(Waiting).List(t.Context(), failing{db, ""}, now); err != nil || len(got) != 0 {
+		t.Errorf("a line without a record: %v, %v", got, err)
 	}
 }

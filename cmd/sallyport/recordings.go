@@ -130,11 +130,11 @@ func (a *app) replayCommand() *cobra.Command {
 		Use: "replay SESSION [COMMAND]", Short: "Play a recorded terminal",
 		Long: recordingHelp + `
 Only what draws reaches your terminal: a recorded program cannot set its title, touch the clipboard, or make it answer. --raw shows everything.`,
-		Example: "  sallyport sessions replay 01JD0000000000000000000000 --speed 4 --idle-limit 1s",
+		Example: "  sallyport sessions replay 01JD0000000000000000000000 --speed 4 --idle-limit 1s --from 10m",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if p.speed <= 0 || p.speed > 1e6 || p.idle < 0 {
-				return usage(cmd, "--speed wants a number above 0, --idle-limit a time")
+			if p.speed <= 0 || p.speed > 1e6 || p.idle < 0 || p.from < 0 {
+				return usage(cmd, "--speed wants a number above 0, --idle-limit and --from a time")
 			}
 			return a.withTape(cmd, api.RecordingCast, args, func(ctx context.Context, t *tape) error {
 				s := &screen{w: a.stdout, raw: raw}
@@ -145,6 +145,7 @@ Only what draws reaches your terminal: a recorded program cannot set its title, 
 	}
 	c.Flags().Float64Var(&p.speed, "speed", 1, "how many times as fast")
 	c.Flags().DurationVar(&p.idle, "idle-limit", 2*time.Second, "no pause is longer than this, before --speed; 0 keeps them")
+	c.Flags().DurationVar(&p.from, "from", 0, "show what came before this time of the recording at once, and play from there")
 	c.Flags().BoolVar(&raw, "raw", false, "let every control sequence through to this terminal")
 	return c
 }
@@ -168,6 +169,7 @@ func (a *app) withTape(cmd *cobra.Command, kind string, args []string, do func(c
 type player struct {
 	speed float64
 	idle  time.Duration
+	from  time.Duration // of the recording: what came before is drawn at once, because the picture is made of it
 }
 
 func (p player) play(ctx context.Context, t *tape, s *screen) error {
@@ -178,7 +180,7 @@ func (p player) play(ctx context.Context, t *tape, s *screen) error {
 	last := 0.0
 	return t.each(ctx, func(b []byte) error {
 		return cast.Feed(b, func(e recording.Event) error {
-			wait := time.Duration((e.Time - last) * float64(time.Second))
+			wait := time.Duration((e.Time - max(last, p.from.Seconds())) * float64(time.Second))
 			if last = e.Time; p.idle > 0 {
 				wait = min(wait, p.idle)
 			}

@@ -120,10 +120,10 @@ type analysis struct {
 	dry       bool              // EXPLAIN without ANALYZE: what would be written is only read
 	limit     int64
 
-	entered  map[*routine]struct{} // functions that were looked into
-	depth    int                   // of functions and prepared statements around what is looked at
-	changing int                   // statements in it that change rows, at any depth
-	made     *pg.RangeVar          // the table or sequence that the statement makes
+	entered  map[*routine]bool // functions that were looked into, and whether for what they give back
+	depth    int               // of functions and prepared statements around what is looked at
+	changing int               // statements in it that change rows, at any depth
+	made     *pg.RangeVar      // the table or sequence that the statement makes
 	uncached bool
 	renames  bool   // prepared statements or cursors come or go
 	prepares bool   // the only statement is a PREPARE
@@ -133,7 +133,7 @@ type analysis struct {
 func newAnalysis(st session, cat *catalogue) *analysis {
 	return &analysis{
 		cat: cat, st: st, path: cat.path(st), touches: map[touchKey]*touched{}, classes: map[classKey]*access.ClassUse{},
-		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]struct{}{}, fixed: map[classKey]bool{},
+		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]bool{}, fixed: map[classKey]bool{},
 	}
 }
 

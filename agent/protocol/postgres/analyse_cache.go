@@ -51,11 +51,14 @@ func (c *factCache) put(k factKey, f *facts) {
 		return
 	}
 	c.byKey[k] = c.used.PushFront(&cached{k, f})
-	c.bytes += len(k.text)
+	c.bytes += kept(k, f)
 	for c.used.Len() > maxCachedFacts || c.bytes > maxCachedBytes {
 		e := c.used.Back()
 		old := c.used.Remove(e).(*cached)
 		delete(c.byKey, old.key)
-		c.bytes -= len(old.key.text)
+		c.bytes -= kept(old.key, old.facts)
 	}
 }
+
+// kept is how many bytes of text an entry holds.
+func kept(k factKey, f *facts) int { return len(k.text) + len(f.command.Masked) }

@@ -18,7 +18,7 @@ const (
 func (a *analysis) routines(display string) {
 	all := a.cat.routines[display]
 	if len(all) == 0 {
-		a.opaque()
+		a.unseen(&routine{})
 		return
 	}
 	for _, f := range all {
@@ -32,14 +32,14 @@ func (a *analysis) opaque() {
 }
 
 func (a *analysis) routine(f *routine) {
-	if _, again := a.entered[f]; again {
+	if shown, again := a.entered[f]; again && (shown || a.triggered) {
 		return
 	}
 	if f.language != "sql" || f.body == "" || len(f.body) > maxBody || a.depth >= maxRoutines {
 		a.unseen(f)
 		return
 	}
-	a.entered[f] = struct{}{}
+	a.entered[f] = !a.triggered
 	tree, err := a.cat.parse(statementsOf(f.body))
 	if err != nil {
 		a.unseen(f)
@@ -59,7 +59,7 @@ func (a *analysis) routine(f *routine) {
 		a.inBody(s, f)
 	}
 	if a.why != "" {
-		a.opaque()
+		a.unseen(f)
 	}
 	a.why, a.st, a.path, a.depth, a.limit, a.verbs = outer.why, outer.st, outer.path, outer.depth, outer.limit, outer.verbs
 }

@@ -185,7 +185,10 @@ func TestBeneath(t *testing.T) {
 func TestNotBeneath(t *testing.T) {
 	b := beneathBench(t)
 	b.must(t, "create view truth.mails as select id, email from customers; create table truth.part (id integer, email text); create table truth.child () inherits (truth.customers);"+
-		" create function truth.tell() returns text language plpgsql as 'begin return (select email from truth.customers limit 1); end'; create view truth.told as select truth.tell() as t")
+		" create function truth.tell() returns text language plpgsql as 'begin return (select email from truth.customers limit 1); end'; create view truth.told as select truth.tell() as t;"+
+		" create function truth.ok(integer) returns boolean language sql as 'select truth.tell() is not null or $1 > 0';"+
+		" create table truth.checked (id integer check (truth.ok(id)));"+
+		" create function truth.odd(text) returns text language sql as 'set local work_mem = ''1MB''; select $1'")
 	var err error
 	if b.cat, err = loadCatalogue(b.rows(t), append([]access.Class{{Name: "keyed", Columns: []string{"truth.part.email"}, Mask: mask.Hash}}, beneathClasses...)); err != nil {
 		t.Fatal(err)
@@ -196,7 +199,8 @@ func TestNotBeneath(t *testing.T) {
 		"select truth.customers.id from truth.customers where truth.customers.email like 'a%'", "select truth.customers.*, email || '' from truth.customers",
 		"select upper(email) from only customers", "select upper(email) from customers *", "select upper(e) from customers c (i, n, e)",
 		"select upper(email) from customers tablesample system (10)", "select upper(email) from beneath.truth.customers",
-		"select tell()", "select id from orders where tell() like 'a%'", "select * from told", "select * from tell()",
+		"select tell()", "select id from orders where tell() like 'a%'", "select * from told", "select * from tell()", "select ok(1)",
+		"insert into checked values (1) returning ok(2)", "select odd('x')",
 		"select upper(email) from mails", "select m.id, upper(c.email) from mails m join customers c on c.id = m.id where m.email like 'x'",
 		"select upper(email) from part", "select p.id from part p join customers c on c.email = p.email",
 		"update orders o set amount = 1 from customers c where c.email = o.email", "delete from orders where email in (select email from customers)",

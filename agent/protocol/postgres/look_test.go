@@ -14,7 +14,7 @@ import (
 var found = []access.Class{{Name: "mail", Detector: mask.DetectMail, Mask: mask.Email}, {Name: "pan", Detector: mask.DetectCard, Mask: mask.Card}}
 
 func looking(t testing.TB, classes []access.Class, fields ...field) *masking {
-	m, err := maskingOf(fields, onlyEmail{}, rule{declared: detected(classes, plan{}), masks: maskAll, classes: classes})
+	m, err := maskingOf(fields, onlyEmail{}, rule{declared: detected(classes, plan{}), masks: maskAll, made: new(maskers), classes: classes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestLookOnlyForWhatIsHidden(t *testing.T) {
 		{detected(found, plan{}), func(string) bool { return false }, text},
 		{nil, func(string) bool { return false }, "a***@***.com ************4242"},
 	} {
-		m, err := maskingOf(fields, onlyEmail{}, rule{declared: tt.declared, masks: tt.masks, classes: found})
+		m, err := maskingOf(fields, onlyEmail{}, rule{declared: tt.declared, masks: tt.masks, made: new(maskers), classes: found})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,7 +47,7 @@ func (f *front) current(ctx context.Context, cmds []access.Command) (*access.Den
 	for i, c := range cmds {
 		now, _ := f.command(c.Text, c.Params, c.Prepare)
 		now.Facts.InTxn = c.Facts.InTxn
-		if !reflect.DeepEqual(now.Touches, c.Touches) || !reflect.DeepEqual(now.Classes, c.Classes) || now.Complete != c.Complete ||
+		if !reflect.DeepEqual(now.Touches, c.Touches) || !reflect.DeepEqual(now.Classes, c.Classes) || now.Masked != c.Masked || now.Complete != c.Complete ||
 			!reflect.DeepEqual(now.Facts, c.Facts) || !reflect.DeepEqual(now.Refused, c.Refused) {
 			return &access.Denied{Code: access.CodeNoDecision, Rule: "postgres.definitions-changed", Retryable: true, Index: i,
 				Hint: "a definition that the command depends on was changed while it waited; send it again"}, nil

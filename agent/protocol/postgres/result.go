@@ -8,7 +8,6 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/mask"
-	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // field is one column of a RowDescription.
@@ -81,7 +80,7 @@ type rule struct {
 	declared []access.ClassUse // that facts named: policy was asked about no other
 	masks    func(class string) bool
 	classes  []access.Class // those that have a detector count here
-	key      secret.Secret
+	made     *maskers
 }
 
 // hides says whether values of a class must not show: a class is let through only where the command's facts had named it, so that
@@ -94,8 +93,14 @@ func (r *rule) hides(class string) bool {
 // result may pass.
 func maskingOf(fields []field, cat classifier, r rule) (*masking, error) {
 	m := &masking{fields: len(fields)}
-	if hidden := slices.DeleteFunc(slices.Clone(r.classes), func(c access.Class) bool { return c.Detector == "" || !r.hides(c.Name) }); len(hidden) > 0 {
-		m.finder, m.found = mask.NewFinder(hidden, r.key), map[string]int64{}
+	var hidden []access.Class
+	for _, c := range r.classes {
+		if c.Detector != "" && r.hides(c.Name) {
+			hidden = append(hidden, c)
+		}
+	}
+	if m.finder = r.made.finder(hidden); m.finder != nil {
+		m.found = map[string]int64{}
 	}
 	for i, f := range fields {
 		class, name := "", ""
@@ -108,7 +113,7 @@ func maskingOf(fields []field, cat classifier, r rule) (*masking, error) {
 		col := maskedField{index: i, class: class, shape: maskShape(f), binary: f.format != textFormat}
 		switch {
 		case class != "" && r.hides(class):
-			col.masker, _ = mask.New(name, r.key) // of one that this agent does not have, or has no key for, nothing shows
+			col.masker = r.made.mask(name)
 			m.grow += mask.Growth + mask.Longest
 		case m.finder != nil && lookOf(f) != lookNot:
 			col.look = lookOf(f)

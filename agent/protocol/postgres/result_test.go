@@ -32,7 +32,7 @@ func TestMaskingOf(t *testing.T) {
 		{"system column of a table with classes", []field{{origin: origin{7, 0xffff}}}, asked, none, 0, true},
 	}
 	for _, tt := range tests {
-		m, err := maskingOf(tt.fields, onlyEmail{}, rule{declared: tt.declared, masks: tt.masks})
+		m, err := maskingOf(tt.fields, onlyEmail{}, rule{declared: tt.declared, masks: tt.masks, made: new(maskers)})
 		if (err != nil) != tt.fails || err == nil && len(m.columns) != tt.masked {
 			t.Errorf("%s: %+v, %v", tt.name, m, err)
 		}
@@ -121,7 +121,7 @@ func pumpRows(times int, masked bool) (in int64, out int64) {
 		if err != nil {
 			panic(err)
 		}
-		if k.mask, err = maskingOf(fields, onlyEmail{}, rule{declared: []access.ClassUse{{Class: "email"}}, masks: maskAll}); err != nil {
+		if k.mask, err = maskingOf(fields, onlyEmail{}, rule{declared: []access.ClassUse{{Class: "email"}}, masks: maskAll, made: new(maskers)}); err != nil {
 			panic(err)
 		}
 		target.begun = true

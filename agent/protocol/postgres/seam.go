@@ -7,7 +7,7 @@ import (
 )
 
 // This file is where the two halves of the room meet: the wire (serve, handshake, login, result, refuse, cancel) and the
-// facts (analyse, catalogue). Both sides are pure towards each other: no sockets in facts, no SQL in the wire.
+// facts (analyse, catalogue). Facts have no sockets: what they must ask the target, they ask through session.
 
 // origin is where a field of a RowDescription comes from; the zero table means an expression.
 type origin struct {
@@ -89,7 +89,7 @@ type plan struct {
 //
 //	analyse(text string, params []access.Param, st session, cat *catalogue, lim limits) (access.Command, plan)
 //
-// is pure, total and never panics. It fills Verb, Text, Normalised, Params, Touches, Classes, Facts, State, Complete, Why and
+// is total, never panics, and is pure but for what it asks through st. It fills Verb, Text, Normalised, Params, Touches, Classes, Facts, State, Complete, Why and
 // Refused; the wire sets Prepare. An empty text (or only comments) is complete and touches the database with effect read, because
 // drivers ping that way. A message of several statements of which one may drift, prepares, or changes the catalogue that a later one needs
 // is not complete.

@@ -80,6 +80,7 @@ type link struct {
 	set     *Settings
 	binding []byte // of the client's TLS, where it has TLS up to here
 
+	maskers  maskers
 	role     string // that the room logged in as
 	statuses map[string]string
 	cat      *catalogue
@@ -100,7 +101,7 @@ func (l *link) masking(fields []field, r *running) (*masking, error) {
 	if !l.guarded() {
 		return &masking{fields: len(fields)}, nil
 	}
-	m, err := maskingOf(fields, l.cat, rule{declared: r.classes, masks: r.permit.Masks, classes: l.s.Classes, key: l.s.MaskKey})
+	m, err := maskingOf(fields, l.cat, rule{declared: r.classes, masks: r.permit.Masks, classes: l.s.Classes, made: &l.maskers})
 	if err != nil {
 		return nil, &access.Denied{Code: access.CodeNotMaskable, Rule: "postgres.catalogue", Command: r.permit.Command(), Retryable: true,
 			Hint: err.Error() + "; connect again, so that the room sees what is new"}
@@ -113,7 +114,7 @@ func (r *Room) Serve(parent context.Context, client net.Conn, s *protocol.Sessio
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	settings := r.targets[s.Target]
-	l := &link{s: s, set: &settings, in: newInbox()}
+	l := &link{s: s, set: &settings, in: newInbox(), maskers: maskers{key: s.MaskKey}}
 	if l.s.Log == nil {
 		l.s.Log = slog.New(slog.DiscardHandler)
 	}

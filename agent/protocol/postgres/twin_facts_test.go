@@ -110,7 +110,7 @@ func (w twin) seen(t testing.TB, sql string) (out string, passed, worked bool) {
 		for i, d := range r.FieldDescriptions {
 			fields[i] = field{origin: origin{d.TableOID, d.TableAttributeNumber}, typ: d.DataTypeOID}
 		}
-		m, err := maskingOf(fields, w.cat, rule{declared: c.Classes, masks: maskAll})
+		m, err := maskingOf(fields, w.cat, rule{declared: c.Classes, masks: maskAll, made: new(maskers)})
 		if err != nil {
 			return "withheld", true, false
 		}

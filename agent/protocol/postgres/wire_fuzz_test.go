@@ -32,7 +32,7 @@ func maskAll(string) bool { return true }
 
 func emailMasking(t testing.TB, fields ...field) *masking {
 	t.Helper()
-	m, err := maskingOf(fields, onlyEmail{}, rule{declared: []access.ClassUse{{Class: "email"}}, masks: maskAll})
+	m, err := maskingOf(fields, onlyEmail{}, rule{declared: []access.ClassUse{{Class: "email"}}, masks: maskAll, made: new(maskers)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func FuzzRowDescription(f *testing.F) {
 		if len(fields)*19 > len(b) {
 			t.Fatalf("%d fields out of %d bytes", len(fields), len(b))
 		}
-		if m, err := maskingOf(fields, onlyEmail{}, rule{masks: maskAll}); err == nil {
+		if m, err := maskingOf(fields, onlyEmail{}, rule{masks: maskAll, made: new(maskers)}); err == nil {
 			for i, fl := range fields {
 				masked := false
 				for _, c := range m.columns {

@@ -72,6 +72,23 @@ func TestWhatIsPreparedIsShown(t *testing.T) {
 	}
 }
 
+// So they read the text that masks: before it runs, and of a command whose outcome says that it ran.
+func TestWhatMasksIsShown(t *testing.T) {
+	var b strings.Builder
+	if err := printApproval(&b, api.ApprovalView{Text: "select x", Masked: "select hidden"}); err != nil {
+		t.Fatal(err)
+	}
+	c := api.CommandView{Text: "select x", Masked: "select hidden"}
+	ran := c
+	ran.Result = &access.Result{Status: access.StatusOK, Beneath: true}
+	if err := printSession(&b, api.SessionView{Commands: []api.CommandView{c, ran}}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(b.String(), "select hidden") != 2 {
+		t.Error(b.String())
+	}
+}
+
 // What a deployment says of itself, or a policy of a question, is one finding and no more.
 func TestFindingsDoNotWriteLines(t *testing.T) {
 	var b strings.Builder

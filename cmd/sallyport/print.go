@@ -130,7 +130,7 @@ func printApproval(w io.Writer, v api.ApprovalView) error {
 		fmt.Fprintf(&b, "it runs by a name\n\n%s\n\n", indent(shown(v.State.Prepared)))
 	}
 	if v.Masked != "" {
-		fmt.Fprintf(&b, "runs, with classes masked beneath, as\n%s\n\n", indent(shown(v.Masked)))
+		fmt.Fprintf(&b, "where its protected data must stay masked, this runs\n%s\n\n", indent(shown(v.Masked)))
 	}
 	for i, p := range v.Params {
 		fmt.Fprintf(&b, "  $%d = %s\n", i+1, paramWord(p))
@@ -214,7 +214,7 @@ func commandWords(b *strings.Builder, c api.CommandView) {
 	if c.Prepared != "" {
 		b.WriteString("    runs by a name\n" + indent(shown(c.Prepared)) + "\n")
 	}
-	if c.Masked != "" && masksBeneath(c.Decision) {
+	if c.Result != nil && c.Result.Beneath {
 		fmt.Fprintf(b, "    ran, with classes masked beneath, as\n%s\n", indent(shown(c.Masked)))
 	}
 	if c.Large {
@@ -294,9 +294,4 @@ func actorWords(b *strings.Builder, v api.ActorView, in string) {
 	for _, c := range v.Children {
 		actorWords(b, c, in+"  ")
 	}
-}
-
-// masksBeneath says whether a decision has the second text of a command run: the one that masks, where anything is masked.
-func masksBeneath(d access.Decision) bool {
-	return slices.ContainsFunc(d.Obligations, func(o access.Obligation) bool { return o.Kind == access.ObligeMask })
 }

@@ -28,6 +28,23 @@ func TestAReviewerReadsWhatIsRunByAName(t *testing.T) {
 	}
 }
 
+// The text that runs where protected data must stay masked is part of what a reviewer approves.
+func TestAReviewerReadsTheTextThatMasks(t *testing.T) {
+	w := newWorld(t)
+	rec := w.hold(w.alice, func(r *approval.Record) {
+		r.Text, r.Masked = "select upper(email) from customers", "select upper(email) from (SELECT '****' AS email\u202e<b> FROM customers) c"
+	})
+	_, p := w.reviewing("rita", rec.ID)
+	for _, want := range []string{"select upper(email) from customers", "must stay masked", "(SELECT '****' AS email"} {
+		if !p.says(want) {
+			t.Errorf("no %q in %s", want, p.text())
+		}
+	}
+	if strings.ContainsRune(p.body, '\u202e') || strings.Contains(p.body, "<b> FROM") {
+		t.Error(p.body)
+	}
+}
+
 // An agent that gives two commands of a session one id hides neither from who reads the session.
 func TestACommandIsNotHiddenBehindTheIDOfAnother(t *testing.T) {
 	w := newWorld(t)

@@ -58,23 +58,11 @@ func (p *plan) hold(ctx context.Context, cmd *access.Command, dec *access.Decisi
 	dec.Approval, dec.Link, dec.Expires = id, p.Console+"/approve/"+string(id), expires
 	p.held = &approval.Record{
 		ID: id, Status: approval.Pending, Hold: h.Name, Session: cmd.Session, Command: cmd.ID, Seq: cmd.Seq, Digest: dec.Digest,
-		Target: p.state.Target, State: cmd.State, Verb: cmd.Verb, Normalised: cmd.Normalised, Text: cmd.Text, Masked: ranMasked(cmd, dec), Params: cmd.Params,
+		Target: p.state.Target, State: cmd.State, Verb: cmd.Verb, Normalised: cmd.Normalised, Text: cmd.Text, Masked: cmd.Masked, Params: cmd.Params,
 		Touches: cmd.Touches, Lineage: p.state.Lineage, Agent: p.state.Agent, Created: p.now, Expires: expires,
 		Reviewers: h.Reviewers, Bundle: p.bundle.Address,
 	}
 	return false, nil
-}
-
-// ranMasked is the text that runs in place of the command's own, where the obligations have its classes masked beneath.
-func ranMasked(c *access.Command, d *access.Decision) string {
-	for _, o := range d.Obligations {
-		for _, u := range c.Classes {
-			if o.Kind == access.ObligeMask && u.Beneath && slices.Contains(o.Classes, u.Class) {
-				return c.Masked
-			}
-		}
-	}
-	return ""
 }
 
 // slot is one of a login's api.MaxHolds places for commands that wait, and for an hour what says that there was one.

@@ -111,8 +111,9 @@ type Result struct {
 	Rows     int64            `json:"rows"`
 	Bytes    int64            `json:"bytes"` // to the client
 	Masked   map[string]int64 `json:"masked,omitempty"`
-	Error    string           `json:"error,omitempty"` // the target's error code (SQLSTATE), never its text
-	Duration int64            `json:"duration_us"`     // microseconds
+	Beneath  bool             `json:"beneath,omitempty"` // Command.Masked ran, not its Text
+	Error    string           `json:"error,omitempty"`   // the target's error code (SQLSTATE), never its text
+	Duration int64            `json:"duration_us"`       // microseconds
 }
 
 // Status of an outcome.

@@ -25,7 +25,7 @@ type ApprovalView struct {
 	Target    access.TargetName `json:"target"`
 	State     access.State      `json:"state"`
 	Text      string            `json:"text"`
-	Masked    string            `json:"masked,omitempty"` // what runs in its place, with classes masked beneath
+	Masked    string            `json:"masked,omitempty"` // what runs in its place where classes must stay masked
 	Params    []access.Param    `json:"params,omitempty"`
 	Touches   []access.Touch    `json:"touches"`
 	Lineage   access.Lineage    `json:"lineage"`
@@ -61,7 +61,7 @@ type CommandView struct {
 	Time     time.Time        `json:"time"`
 	Verb     string           `json:"verb"`
 	Text     string           `json:"text"`
-	Masked   string           `json:"masked,omitempty"` // what ran in its place, or would have, with classes masked beneath
+	Masked   string           `json:"masked,omitempty"` // what runs in its place where classes must stay masked; Result.Beneath says that it did
 	Params   []access.Param   `json:"params,omitempty"`
 	Prepared string           `json:"prepared,omitempty"` // what the target had prepared under the name that it ran by
 	Large    bool             `json:"large,omitempty"`    // Text is the beginning of its normalised text: the rest lies beside the log

@@ -36,7 +36,7 @@ type Record struct {
 	Verb       string            `json:"verb"`
 	Normalised string            `json:"normalised"`
 	Text       string            `json:"text"`
-	Masked     string            `json:"masked,omitempty"` // what runs in its place: see access.Command
+	Masked     string            `json:"masked,omitempty"` // what runs in its place where classes must stay masked: see access.Command
 	Params     []access.Param    `json:"params,omitempty"`
 	Touches    []access.Touch    `json:"touches,omitempty"`
 	Lineage    access.Lineage    `json:"lineage"`

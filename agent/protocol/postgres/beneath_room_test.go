@@ -30,6 +30,9 @@ func TestBeneathRuns(t *testing.T) {
 			t.Errorf("mode %v: %d rows tell their domain, %v", mode, n, err)
 		}
 	}
+	if r := g.outcome(t, "select upper"); !r.Beneath {
+		t.Errorf("the outcome does not tell which text ran: %+v", r)
+	}
 	for _, cmd := range g.commands() {
 		if strings.HasPrefix(cmd.Text, "select upper") && (cmd.Masked == "" || !strings.Contains(cmd.Masked, "***@***")) {
 			t.Errorf("the question for %q has no second text: %q", cmd.Text, cmd.Masked)
@@ -47,6 +50,9 @@ func TestBeneathFollowsTheDecision(t *testing.T) {
 	var upper string
 	if err := c.QueryRow(ctx, "select upper(email) as revealed from customers order by id limit 1").Scan(&upper); err != nil || strings.Contains(upper, "*") {
 		t.Errorf("who may see it gets %q, %v", upper, err)
+	}
+	if r := g.outcome(t, "revealed"); r.Beneath {
+		t.Errorf("the outcome tells the wrong text: %+v", r)
 	}
 	for _, first := range []bool{false, true} {
 		text := "select lower(email) as changing from customers order by id limit 1"

@@ -74,7 +74,7 @@ func (r *running) end(status access.Status, sqlstate string) {
 		return
 	}
 	r.ended = true
-	r.permit.Done(access.Result{Status: status, Tag: r.tag, Rows: r.rows, Bytes: r.bytes, Masked: r.masked, Error: sqlstate,
+	r.permit.Done(access.Result{Status: status, Tag: r.tag, Rows: r.rows, Bytes: r.bytes, Masked: r.masked, Beneath: r.beneath, Error: sqlstate,
 		Duration: time.Since(r.started).Microseconds()})
 }
 

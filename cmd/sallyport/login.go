@@ -34,7 +34,7 @@ func (a *app) loginCommand() *cobra.Command {
 token of a few minutes, which later commands renew. With --id-token-file, an ID token that was obtained by other means is used.`,
 		Example: `  sallyport login
   sallyport login --no-browser                 # prints the URL only
-  sallyport dev id-token --dir ./data --user alice | sallyport login --id-token-file -`,
+  sallyport dev id-token --dir ./data --user alice --group engineers | sallyport login --id-token-file -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(checkOutput(cmd, output), a.outside()); err != nil {

@@ -20,8 +20,9 @@ const (
 	maxCalls = 2
 	// maxQueue bounds the questions that wait: more than two calls' worth of the largest batches take the broker longer than a permit lives.
 	maxQueue = 2048
-	// maxCall bounds the size of a call of several questions, with room for JSON's escapes; api.MaxBody bounds every call.
-	maxCall = api.MaxBody / 2
+	// maxCall bounds the size of a call of several questions, with room for JSON's escapes and, where a function URL passes it on, for those of
+	// JSON within JSON; api.MaxBody bounds every call.
+	maxCall = api.MaxBody / 4
 )
 
 // Batcher sends the questions of many sessions in one call each time that a call comes back. While nothing is in flight a

@@ -9,7 +9,8 @@ import (
 	"net/http"
 )
 
-// MaxBody is the largest request body in bytes: Lambda's payload limit is 6 MB; larger things go by presigned PUT.
+// MaxBody is the largest request body in bytes. It is also Lambda's limit of an event, in which a body becomes longer: what does not fit goes by
+// presigned PUT.
 const MaxBody = 6 << 20
 
 // Read decodes a request's JSON body into v: at most MaxBody, no unknown field, nothing after it.

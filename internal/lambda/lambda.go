@@ -22,7 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/telemetry"
 )
 
-// maxAnswer bounds an answer's body in bytes: Lambda carries 6 MB, of which base64 takes a third.
+// maxAnswer bounds an answer's body in bytes: Lambda carries 6 MB, of which base64 takes a fourth.
 const maxAnswer = 4 << 20
 
 // Getenv is the process's environment.
@@ -160,10 +160,27 @@ func (w *writer) response() events.LambdaFunctionURLResponse {
 	for k, v := range w.sent {
 		out.Headers[k] = strings.Join(v, ", ")
 	}
-	if b := w.body.Bytes(); utf8.Valid(b) {
+	if b := w.body.Bytes(); utf8.Valid(b) && inJSON(b) <= base64.StdEncoding.EncodedLen(maxAnswer) {
 		out.Body = string(b)
 	} else {
 		out.Body, out.IsBase64Encoded = base64.StdEncoding.EncodeToString(b), true
 	}
 	return out
+}
+
+// inJSON is how long text becomes as a JSON string, at the most: a long answer of many quotes would be over what Lambda carries.
+func inJSON(b []byte) (n int) {
+	for _, c := range b {
+		switch {
+		case c == '"' || c == '\\':
+			n += 2
+		case c < 0x20 || c == '<' || c == '>' || c == '&': // as encoding/json writes them
+			n += 6
+		case c >= 0x80: // of three bytes that may become six
+			n += 2
+		default:
+			n++
+		}
+	}
+	return n
 }

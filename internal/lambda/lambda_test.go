@@ -101,6 +101,30 @@ func TestTooLargeAnAnswerIsNoAnswer(t *testing.T) {
 	}
 }
 
+// Lambda carries 6 MB of what the runtime sends, in which quotes and controls are escaped.
+func TestALongAnswerIsCarried(t *testing.T) {
+	for _, one := range []string{"x", `"`, "\n", "<", "\u2028", "ä", "\xff"} {
+		body := strings.Repeat(one, 4<<20/len(one))
+		got, err := lambda.Answer(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }), parse(t, event))
+		if err != nil {
+			t.Fatalf("%q: %v", one, err)
+		}
+		sent, err := json.Marshal(got)
+		if err != nil || len(sent) > 6<<20 {
+			t.Errorf("%q: %d bytes, %v", one, len(sent), err)
+		}
+		back := []byte(got.Body)
+		if got.IsBase64Encoded {
+			if back, err = base64.StdEncoding.DecodeString(got.Body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if string(back) != body {
+			t.Errorf("%q: another answer arrives", one)
+		}
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(event))
 	f.Add([]byte(`{}`))

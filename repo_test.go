@@ -99,7 +99,8 @@ func checkForeign(t *testing.T, path, from, imp string) {
 		"github.com/pganalyze/pg_query_go": func() bool { return strings.HasPrefix(path, module+"/agent/protocol/postgres") },
 		"github.com/jackc/pgx": func() bool {
 			return strings.HasPrefix(path, module+"/agent/protocol/postgres") || from == "localstack" ||
-				path == module+"/client/endpoint/postgres" // says in PostgreSQL's words that no agent could be reached
+				path == module+"/client/endpoint/postgres" || // says in PostgreSQL's words that no agent could be reached
+				path == module+"/client/classify" // is a client itself
 		},
 		"github.com/google/go-containerregistry": func() bool { return from == "infra" },
 		"github.com/hashicorp/yamux":             func() bool { return from == "tunnel" },

@@ -72,7 +72,7 @@ inside a run and names whom to speak through.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddCommand(
-		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.runCommand(), a.connectCommand(), a.psqlCommand(), a.sshCommand(), a.proxyCommand(), a.configCommand(), a.canCommand(),
+		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.runCommand(), a.connectCommand(), a.psqlCommand(), a.sshCommand(), a.proxyCommand(), a.configCommand(), a.canCommand(), a.classifyCommand(),
 		a.approvalsCommand(), a.sessionsCommand(), a.actorsCommand(), a.revokeCommand(), a.agentCommand(), a.initCommand(), a.doctorCommand(), versionCommand(),
 	)
 	root.AddCommand(moreCommands()...)

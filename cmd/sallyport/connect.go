@@ -218,35 +218,40 @@ func (a *app) psql(ctx context.Context, target access.TargetName, args []string)
 	if err != nil {
 		return api.Because(api.ErrBadRequest, "install it (Debian: apt install postgresql-client)", "psql is not in PATH")
 	}
-	around, err := a.enclosing(ctx)
+	local, done, err := a.postgres(ctx, target)
 	if err != nil {
 		return err
-	}
-	var local endpoint.Local
-	done := func() error { return nil }
-	protocol := "postgres"
-	if around != nil {
-		e, err := around.Endpoint(ctx, target)
-		if err := errors.Join(err, around.Close()); err != nil {
-			return err
-		}
-		local, protocol = endpoint.Local{Target: target, Database: e.Database, Dir: e.Dir}, e.Protocol
-	} else {
-		o, err := a.open(ctx, target, false)
-		if err != nil {
-			return err
-		}
-		local, done = o.local, o.close
-		if o.protocol != protocols["postgres"] {
-			protocol = "another"
-		}
-	}
-	if protocol != "postgres" {
-		return errors.Join(api.Because(api.ErrBadRequest, "", "target %s is no PostgreSQL", target), done())
 	}
 	err = run.Command{
 		Argv: append([]string{program}, args...), Env: run.ClientEnv(a.environ, protocols["postgres"], local),
 		Stdin: a.stdin, Out: a.stdout, Err: a.stderr,
 	}.Wait(context.WithoutCancel(ctx))
 	return errors.Join(err, done())
+}
+
+// postgres opens a private endpoint to a PostgreSQL target, or takes the one of the run around this process.
+func (a *app) postgres(ctx context.Context, target access.TargetName) (endpoint.Local, func() error, error) {
+	none := api.Because(api.ErrBadRequest, "", "target %s is no PostgreSQL", target)
+	around, err := a.enclosing(ctx)
+	if err != nil {
+		return endpoint.Local{}, nil, err
+	}
+	if around != nil {
+		e, err := around.Endpoint(ctx, target)
+		if err := errors.Join(err, around.Close()); err != nil {
+			return endpoint.Local{}, nil, err
+		}
+		if e.Protocol != "postgres" {
+			return endpoint.Local{}, nil, none
+		}
+		return endpoint.Local{Target: target, Database: e.Database, Dir: e.Dir}, func() error { return nil }, nil
+	}
+	o, err := a.open(ctx, target, false)
+	if err != nil {
+		return endpoint.Local{}, nil, err
+	}
+	if o.protocol != protocols["postgres"] {
+		return endpoint.Local{}, nil, errors.Join(none, o.close())
+	}
+	return o.local, o.close, nil
 }

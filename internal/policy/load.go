@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -114,6 +115,18 @@ func (l *loader) seal(files []file) (*Bundle, error) {
 func Load(dir fs.FS) (*Bundle, error) {
 	l, files := lint(dir)
 	return l.seal(files)
+}
+
+// With is the bundle as it would load with one of its files added or replaced.
+func (b *Bundle) With(name string, body []byte) (*Bundle, error) {
+	if !belongs(name) {
+		return nil, fmt.Errorf("%s is not a file of a policy", name)
+	}
+	var a archive
+	_ = json.Unmarshal(b.archive, &a) // what seal wrote: cannot fail
+	files := append(slices.DeleteFunc(a.Files, func(f file) bool { return f.Name == name }), file{Name: name, Body: string(body)})
+	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.Name, b.Name) })
+	return load(files, true).seal(files)
 }
 
 // Lint finds every problem of a policy directory: errors, for which Load refuses it, and warnings.

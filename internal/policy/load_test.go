@@ -144,6 +144,27 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+func TestWith(t *testing.T) {
+	b := load1(t)
+	classes := "classes: [{name: email, mask: full, columns: [a.b.c]}]\n"
+	want := load1(t, "classes.yaml", classes)
+	got, err := b.With("classes.yaml", []byte(classes))
+	if err != nil || got.Address != want.Address {
+		t.Errorf("with another file: %v, %v", got, err)
+	}
+	if same, err := got.With("classes.yaml", []byte(small["classes.yaml"])); err != nil || same.Address != b.Address {
+		t.Errorf("and back: %v", err)
+	}
+	for name, body := range map[string]string{
+		"classes.yml": "", "../classes.yaml": "", "classes.yaml": "classes: [{}]", "holds.yaml": "holds: []\n",
+		"tests/big.yaml": strings.Repeat(" ", MaxFile+1), "tests/nul.yaml": "\x00",
+	} {
+		if b, err := b.With(name, []byte(body)); err == nil || b != nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	policy := func(s string) []string { return []string{"b.cedar", s} }
 	targets := func(s string) []string { return []string{"targets.yaml", small["targets.yaml"] + s} }

@@ -28,12 +28,18 @@ const (
 
 // Config says what to scan.
 type Config struct {
-	Connect func(context.Context) (*pgconn.PgConn, error) // a table whose answer breaks the connection costs a new one
-	Rows    int                                           // of each table, 1 to MaxRows
-	Schemas []string                                      // only these; empty: all but the system's
-	Known   []access.Class                                // columns that these name are left alone
-	Look    func(done, of int, table string)              // called before each table; may be nil
+	DSN     string                           // of the local endpoint, or of any PostgreSQL
+	Rows    int                              // of each table, 1 to MaxRows
+	Schemas []string                         // only these; empty: all but the system's
+	Known   []access.Class                   // columns that these name are left alone
+	Look    func(done, of int, table string) // called before each table; may be nil
+	Notice  func(message string)             // what the gate or the server says beside, such as that a question is held; may be nil
 }
+
+// RefusedError is the gate's or the server's refusal of the connection or of the catalogue, without which there is no scan.
+type RefusedError struct{ Message, Hint string }
+
+func (e *RefusedError) Error() string { return e.Message }
 
 // Column is a column of a table.
 type Column struct {
@@ -62,7 +68,7 @@ func (t table) String() string { return t.schema + "." + t.name }
 // Scan reads the catalogue and a sample of each table, as the ordinary client that it is: each question is decided, recorded and masked like
 // any other. A table whose sample is refused is judged by its names, and the refusal is in the report.
 func Scan(ctx context.Context, c Config) (*Report, error) {
-	if c.Connect == nil || c.Rows < 1 || c.Rows > MaxRows {
+	if c.DSN == "" || c.Rows < 1 || c.Rows > MaxRows {
 		return nil, fmt.Errorf("classify: want a connection and 1 to %d rows", MaxRows)
 	}
 	s := &scan{Config: c, report: &Report{Proposals: []Finding{}, Seldom: []Finding{}, Doubtful: []Finding{}, Refused: []Refusal{}}, finder: newFinder()}
@@ -72,7 +78,7 @@ func Scan(ctx context.Context, c Config) (*Report, error) {
 	}
 	tables, err := s.tables(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("classify: read the catalogue: %w", err)
+		return nil, fmt.Errorf("classify: read the catalogue: %w", refused(err))
 	}
 	for i, t := range tables {
 		if c.Look != nil {
@@ -88,7 +94,7 @@ func Scan(ctx context.Context, c Config) (*Report, error) {
 
 type scan struct {
 	Config
-	conn   *pgconn.PgConn
+	conn   *pgconn.PgConn // a table whose answer breaks it costs a new one
 	finder *mask.Finder
 	report *Report
 }
@@ -106,11 +112,28 @@ func (s *scan) open(ctx context.Context) (err error) {
 	if s.conn != nil && !s.conn.IsClosed() {
 		return nil
 	}
-	if s.conn, err = s.Connect(ctx); err != nil {
+	c, err := pgconn.ParseConfig(s.DSN)
+	if err != nil {
 		return fmt.Errorf("classify: %w", err)
+	}
+	c.RuntimeParams["application_name"] = "sallyport classify"
+	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if s.Notice != nil {
+			s.Notice(n.Message)
+		}
+	}
+	if s.conn, err = pgconn.ConnectConfig(ctx, c); err != nil {
+		return fmt.Errorf("classify: %w", refused(err))
 	}
 	s.conn.Frontend().SetMaxBodyLen(maxRow)
 	return nil
+}
+
+func refused(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return &RefusedError{e.Message, e.Hint}
+	}
+	return err
 }
 
 func (s *scan) close() {
@@ -254,7 +277,7 @@ func (t table) question(look []*judged, rows int) string {
 
 func refusal(t table, err error) Refusal {
 	r := Refusal{Table: t.String(), Why: err.Error()}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if e, ok := errors.AsType[*RefusedError](refused(err)); ok {
 		r.Why, r.Hint = e.Message, e.Hint
 	}
 	return r

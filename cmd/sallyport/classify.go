@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
@@ -93,15 +91,8 @@ func (a *app) classify(cmd *cobra.Command, target access.TargetName, x classific
 	if err != nil {
 		return err
 	}
-	config.Connect = func(ctx context.Context) (*pgconn.PgConn, error) {
-		c, err := pgconn.ParseConfig(protocols["postgres"].DSN(local))
-		if err != nil {
-			return nil, err
-		}
-		c.RuntimeParams["application_name"] = "sallyport classify"
-		c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { _, _ = fmt.Fprintln(a.stderr, shown(n.Message)) }
-		return pgconn.ConnectConfig(ctx, c)
-	}
+	config.DSN = protocols["postgres"].DSN(local)
+	config.Notice = func(message string) { _, _ = fmt.Fprintln(a.stderr, shown(message)) }
 	r, err := classify.Scan(ctx, config)
 	if err := errors.Join(err, done()); err != nil {
 		return targetError(err)
@@ -128,7 +119,7 @@ func (a *app) classify(cmd *cobra.Command, target access.TargetName, x classific
 
 // targetError puts what PostgreSQL or the gate refused in the words of the other commands.
 func targetError(err error) error {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if e, ok := errors.AsType[*classify.RefusedError](err); ok {
 		return api.Because(api.ErrDenied, e.Hint, "%s", e.Message)
 	}
 	return err

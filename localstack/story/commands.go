@@ -13,7 +13,7 @@ import (
 )
 
 // read is step 3.
-func (p *player) read(context.Context) error {
+func (p *player) read(ctx context.Context) error {
 	out, code, err := p.in(p.coder, `psql -c "select id, name, email, card_number from customers order by id"`)
 	if err != nil || code != 0 {
 		return fmt.Errorf("psql: exit %d, %w: %s", code, err, out)
@@ -40,6 +40,13 @@ func (p *player) read(context.Context) error {
 		}
 	}
 	p.ok("computed with, they stay masked: an expression gives A***@***.COM, a condition finds nothing; as a whole row, in COPY: refused by name")
+	if out, code, err = p.cli(ctx, "", "classify", "app", "-o", "json"); err != nil || code != 0 {
+		return fmt.Errorf("classify: exit %d, %w: %s", code, err, out)
+	}
+	if err := errors.Join(contains(out, `"column": "email"`, `"column": "card_number"`, `"masked": 2`), absent(out, "ada@example", "Ada", "A***")); err != nil {
+		return fmt.Errorf("classify: %w", err)
+	}
+	p.ok("`sallyport classify` proposes these columns by their names; it too gets their values masked, and prints none")
 	return p.searchCredential()
 }
 

@@ -102,6 +102,9 @@ func connect(ctx context.Context, dsn string, change func(*pgconn.Config)) (*ses
 	if err != nil {
 		return nil, err
 	}
+	if err := conn.SyncConn(ctx); err != nil {
+		return nil, err
+	}
 	h, err := conn.Hijack()
 	if err != nil {
 		return nil, err

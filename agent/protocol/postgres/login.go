@@ -45,6 +45,10 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 	if err != nil {
 		return 0, l.loginFailed(ctx, st, err)
 	}
+	// Where a write of the login took long, pgconn reads ahead in a goroutine of its own, which would take what the target says to the room.
+	if err := pg.SyncConn(ctx); err != nil {
+		return 0, errors.Join(fmt.Errorf("login: %w: %w", errTarget, err), pg.Close(ctx))
+	}
 	h, err := pg.Hijack()
 	if err != nil {
 		return 0, errors.Join(fmt.Errorf("login: %w", err), pg.Close(ctx))

@@ -310,3 +310,39 @@ func (l *locked) Write(b []byte) (int, error) {
 	defer l.mu.Unlock()
 	return l.w.Write(b)
 }
+
+// slowWrites is a connection whose first writes take longer than pgconn waits before it begins to read ahead.
+type slowWrites struct {
+	net.Conn
+	left int
+}
+
+func (s *slowWrites) Write(b []byte) (int, error) {
+	n, err := s.Conn.Write(b)
+	if s.left--; s.left >= 0 {
+		time.Sleep(40 * time.Millisecond) // the answer comes meanwhile
+	}
+	return n, err
+}
+
+// What a busy machine does to a login: nothing that the target says afterwards is lost.
+func TestSlowLogin(t *testing.T) {
+	h := openHouse(t, newScript(nil), func(s *protocol.Session) {
+		dial := s.Dial
+		s.Dial = func(ctx context.Context) (net.Conn, error) {
+			c, err := dial(ctx)
+			return &slowWrites{Conn: c, left: 3}, err // startup and both messages of SCRAM
+		}
+	})
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	c, err := pgx.Connect(ctx, h.dsn(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	var n int
+	if err := c.QueryRow(ctx, "select 1").Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d, %v", n, err)
+	}
+}

@@ -11,11 +11,11 @@ import (
 
 // FS holds one directory per pack.
 //
-//go:embed guarded-postgres guarded-ssh
+//go:embed guarded-postgres guarded-ssh migrations-postgres readonly-postgres
 var FS embed.FS
 
 // Names lists the packs.
-var Names = []string{"guarded-postgres", "guarded-ssh"}
+var Names = []string{"guarded-postgres", "guarded-ssh", "migrations-postgres", "readonly-postgres"}
 
 // Pack returns a pack's directory, for policy.Load.
 func Pack(name string) (fs.FS, error) {

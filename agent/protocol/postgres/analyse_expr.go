@@ -94,9 +94,7 @@ func plainNode(n any) bool {
 func (a *analysis) function(n *pg.FuncCall, p place) {
 	a.see(n)
 	names := stringsOf(n.GetFuncname())
-	if name := a.setsFreely(names, n.GetArgs()); name != "" {
-		a.call("set_config")
-		a.touch(access.Read, access.KindSetting, name)
+	if a.sets(n, names) {
 		a.exprs(n.GetArgs(), p.in("in a function"))
 		return
 	}
@@ -113,18 +111,6 @@ func (a *analysis) function(n *pg.FuncCall, p place) {
 	if w := n.GetOver(); w != nil {
 		a.expr(w, in)
 	}
-}
-
-// setsFreely names the setting that a call of set_config changes, where SET might change it too: drivers write it so.
-func (a *analysis) setsFreely(names []string, args []*pg.Node) string {
-	if len(names) == 0 || names[len(names)-1] != "set_config" || len(names) > 1 && names[0] != "pg_catalog" || len(args) != 3 || len(a.cat.functions["set_config"]) > 0 {
-		return ""
-	}
-	name := strings.ToLower(args[0].GetAConst().GetSval().GetSval())
-	if !slices.Contains(freeSettings, name) {
-		return ""
-	}
-	return name
 }
 
 // callNamed notes a call by its name of up to three parts. false means that no such function is known.
@@ -183,8 +169,11 @@ func (a *analysis) risky(display, name string) {
 	if !strings.HasPrefix(display, "pg_catalog.") {
 		a.routines(display)
 	}
-	if rule, hint := refusedFunction(name); rule != "" {
-		a.refuse(rule, hint)
+	if name == "set_config" {
+		a.refuse("postgres.set-config", "set_config() could change what names mean; use SET, or name the setting as it is: set_config('NAME', …)")
+	}
+	if host, ok := showsMore(name); ok {
+		a.beyondDefinitions(display, host)
 	}
 	if runsText(name) {
 		a.incomplete("%s runs SQL that it is given as text", display)

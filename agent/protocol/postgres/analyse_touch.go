@@ -68,6 +68,9 @@ func (a *analysis) reach(e access.Effect, r *relation, down, all bool, columns .
 	if !again {
 		a.guard(e, r)
 	}
+	if e == access.Read && r.system() {
+		a.readsSystem(r.relName, all, columns)
+	}
 	if planned {
 		for _, o := range r.ruleTouches {
 			a.reach(access.Read, o, true, true)
@@ -96,8 +99,8 @@ func (a *analysis) guard(e access.Effect, r *relation) {
 	switch {
 	case r.system() && e != access.Read:
 		a.refuse("postgres.system-catalog", "the server's own tables cannot be changed through the gate")
-	case r.system() && !readableSystem(r.relName), leakyExtension(r.name):
-		a.refuse("postgres.statistics", "relation "+r.display()+" may show values of protected columns or of other sessions")
+	case leakyExtension(r.name):
+		a.beyondDefinitions(r.display(), "sessions")
 	case r.kind == 'f':
 		// What it reads lies on another server, where the gate does not stand.
 		a.touch(access.Forward, access.KindHost, "foreign-server:"+r.server)

@@ -14,6 +14,7 @@ func (a *analysis) statement(n *pg.Node) string {
 	top := place{}
 	switch s := unwrap(n).(type) {
 	case *pg.SelectStmt:
+		a.moving(s)
 		a.query(s, top, true)
 		return "SELECT"
 	case *pg.InsertStmt:
@@ -292,7 +293,7 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 	}
 	allowed, pinned := pinnedSettings[name]
 	switch {
-	case slices.Contains(freeSettings, name), strings.HasPrefix(name, "enable_"), name == "search_path",
+	case freeSetting(name), name == "search_path",
 		pinned && s.GetKind() == pg.VariableSetKind_VAR_SET_VALUE && len(s.GetArgs()) == 1 &&
 			slices.Contains(allowed, strings.ToLower(settingValue(s.GetArgs()[0]))):
 		a.touch(access.Read, access.KindSetting, name) // nothing of it lasts or reaches beyond the session

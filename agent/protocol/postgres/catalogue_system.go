@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"slices"
 	"strings"
 	"sync"
+
+	"github.com/sallyport/sallyport/internal/access"
 )
 
 func systemSchema(s string) bool {
@@ -10,7 +13,7 @@ func systemSchema(s string) bool {
 }
 
 // harmlessCatalogs are relations of the server that hold definitions: names, types, constraints. psql's \d family, drivers and ORMs read
-// them. What is not here is refused: statistics hold samples of every column, activity holds other sessions' statements, and so on.
+// them. What is not here has values in it: statistics hold samples of every column, activity holds other sessions' statements, and so on.
 const harmlessCatalogs = `
 pg_aggregate pg_am pg_amop pg_amproc pg_attrdef pg_attribute pg_auth_members pg_available_extension_versions pg_available_extensions
 pg_cast pg_class pg_collation pg_constraint pg_conversion pg_database pg_db_role_setting pg_default_acl pg_depend pg_description pg_enum
@@ -48,6 +51,64 @@ func readableSystem(n relName) bool {
 		return true
 	}
 	return false
+}
+
+// shown says how much of a relation that came with the server holds definitions: all of it, all but a column, or nothing.
+type shown struct {
+	but  string // a column that does not; "*" for all of them
+	host string // what it is, for the question to policy where no class of data is known; empty where the session itself made it
+}
+
+// partlyShown are relations of which one column is more than a definition.
+var partlyShown = map[string]shown{
+	"pg_authid":              {"rolpassword", "credentials"},
+	"pg_shadow":              {"passwd", "credentials"},
+	"pg_user_mapping":        {"umoptions", "credentials"},
+	"pg_user_mappings":       {"umoptions", "credentials"},
+	"pg_subscription":        {"subconninfo", "credentials"},
+	"pg_cursors":             {"statement", ""},
+	"pg_prepared_statements": {"statement", ""},
+}
+
+func shownOf(n relName) shown {
+	if readableSystem(n) {
+		return shown{}
+	}
+	if s, ok := partlyShown[n.name]; ok && n.schema == "pg_catalog" {
+		return s
+	}
+	switch n.name {
+	case "pg_statistic", "pg_statistic_ext_data", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs":
+		return shown{"*", "statistics"}
+	case "pg_largeobject":
+		return shown{"*", "large-objects"}
+	case "pg_hba_file_rules", "pg_ident_file_mappings", "pg_file_settings":
+		return shown{"*", "files"}
+	}
+	if n.schema == "information_schema" {
+		return shown{"*", "credentials"}
+	}
+	return shown{"*", "sessions"}
+}
+
+// readsSystem judges a read of a relation of the server. What is more than definitions is refused where any class of data is known, because
+// no mask is on it; else it is a transfer from the server's host, which no right to read tables gives.
+func (a *analysis) readsSystem(n relName, all bool, columns []string) {
+	s := shownOf(n)
+	if s.but == "" || s.but != "*" && !all && !slices.Contains(columns, s.but) {
+		return
+	}
+	a.beyondDefinitions(n.display(), s.host)
+}
+
+func (a *analysis) beyondDefinitions(what, host string) {
+	if len(a.cat.classes) > 0 {
+		a.refuse("postgres.statistics", what+" may show values of protected columns or of other sessions")
+		return
+	}
+	if host != "" {
+		a.touch(access.Transfer, access.KindHost, host)
+	}
 }
 
 // leakyExtension says that a view that an extension installs, in whatever schema, shows other sessions' statements.

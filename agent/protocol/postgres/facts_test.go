@@ -163,3 +163,29 @@ func say(c access.Command) string {
 	}
 	return strings.Join(s, "; ")
 }
+
+// Where no class of data is known, what the server's own relations show beyond definitions is policy's to give, under a name of its own.
+func TestBeyondDefinitions(t *testing.T) {
+	b := newBench(t)
+	var err error
+	if b.cat, err = loadCatalogue(b.rows(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	for sql, want := range map[string]string{
+		"select query from pg_stat_activity":             "read pg_catalog.pg_stat_activity(query); transfer sessions",
+		"select pid from pg_stat_get_activity(null)":     "execute pg_catalog.pg_stat_get_activity; transfer sessions",
+		"select 1 from pg_stats":                         "read pg_catalog.pg_stats; transfer statistics",
+		"select vals from stats":                         "read pg_catalog.pg_stats; read public.stats(vals); transfer statistics",
+		"select * from pg_authid":                        "read pg_catalog.pg_authid; transfer credentials",
+		"select rolname from pg_authid":                  "read pg_catalog.pg_authid(rolname)",
+		"select * from pg_user_mappings":                 "read pg_catalog.pg_user_mappings; transfer credentials",
+		"select 1 from information_schema.user_mappings": "read information_schema.user_mappings; transfer credentials",
+		"select * from pg_cursors":                       "read pg_catalog.pg_cursors",
+		"select data from pg_largeobject":                "read pg_catalog.pg_largeobject(data); transfer large-objects",
+		"select 1 from pg_file_settings":                 "read pg_catalog.pg_file_settings; transfer files",
+	} {
+		if c, _ := b.facts(sql); say(c) != want {
+			t.Errorf("%s: %s, want %s", sql, say(c), want)
+		}
+	}
+}

@@ -39,13 +39,15 @@ func reachesHost(name string) bool {
 	return false
 }
 
-// refusedFunction names the rule by which a function is refused whatever policy says: it would move state that the room pins.
-func refusedFunction(name string) (rule, hint string) {
+// showsMore says that a function shows what the views of the server that are no definitions show, and what that is: see shown.
+func showsMore(name string) (host string, ok bool) {
 	switch name {
-	case "set_config":
-		return "postgres.set-config", "set_config() could change what names mean; use SET for the settings that are allowed"
-	case "pg_stat_get_activity", "pg_stat_get_backend_activity", "pg_cursor", "pg_prepared_statement", "pg_mcv_list_items":
-		return "postgres.statistics", "this function shows values of other sessions or of protected columns"
+	case "pg_stat_get_activity", "pg_stat_get_backend_activity":
+		return "sessions", true
+	case "pg_mcv_list_items":
+		return "statistics", true
+	case "pg_cursor", "pg_prepared_statement":
+		return "", true
 	}
-	return "", ""
+	return "", false
 }

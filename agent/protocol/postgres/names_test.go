@@ -73,6 +73,19 @@ func TestNamesOfTheSession(t *testing.T) {
 	if got := run("select 1 from orders"); !touches(got, "aside.orders") {
 		t.Errorf("after its end: %s", say(got))
 	}
+	run("select pg_catalog.set_config('search_path', 'public', false)")
+	if got := run("select 1 from orders"); !got.Complete || !touches(got, "public.orders") || got.State.SearchPath != "public" {
+		t.Errorf("after set_config: %s", say(got))
+	}
+	run("begin")
+	run("select set_config('search_path', 'aside', true)")
+	if got := run("select 1 from orders"); !touches(got, "aside.orders") {
+		t.Errorf("under set_config for the transaction: %s", say(got))
+	}
+	run("rollback")
+	if got := run("select 1 from orders"); !touches(got, "public.orders") {
+		t.Errorf("after its end: %s", say(got))
+	}
 	run("create temp table orders (only_here integer)")
 	if got := run("select only_here from orders"); !got.Complete || !touches(got, "pg_temp.orders") {
 		t.Errorf("a temporary table: %s %s", say(got), got.Why)

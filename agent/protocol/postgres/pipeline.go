@@ -258,9 +258,14 @@ func (f *front) describeOrClose(it *item, c *cursor) {
 		}
 		return
 	}
-	if it.portal = f.portalBy(name); it.portal == nil {
-		it.fail = unknownPortal(name)
+	if it.portal = f.portalBy(name); it.portal != nil {
+		return
 	}
+	if name == "" || strings.HasPrefix(name, own) {
+		it.fail = unknownPortal(name)
+		return
+	}
+	it.portal = &portal{name: name} // a cursor that DECLARE made is one to the target: libpq's clients ask for its columns so, and fetch by FETCH
 }
 
 func unknownStatement(name string) *reply {

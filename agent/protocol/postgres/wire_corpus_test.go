@@ -433,6 +433,11 @@ func TestNames(t *testing.T) {
 		{"only bound", join(appendParse(nil, "", "select 1"), appendBind(nil, "", "")), "12Z", ""},
 		{"empty", join(appendParse(nil, "", ""), appendBind(nil, "", ""), appendDescribePortal(nil, ""), appendExecute(nil, "")), "12nIZ", ""},
 		{"nothing", nil, "Z", ""},
+		{"a cursor", join(appendParse(nil, "", "declare kept cursor with hold for select 1"), appendBind(nil, "", ""), appendExecute(nil, "")), "12CZ", ""},
+		{"its columns", appendDescribePortal(nil, "kept"), "TZ", ""},
+		{"its rows, but by FETCH", join(appendDescribePortal(nil, "kept"), appendExecute(nil, "kept")), "TEZ", "34000"},
+		{"closed", join(appendClose(nil, 'P', "kept"), appendDescribePortal(nil, "kept")), "3EZ", "34000"},
+		{"not the room's own", appendDescribePortal(nil, own), "EZ", "34000"},
 	} {
 		c.write(t, append(append([]byte(nil), tt.msg...), appendBare(nil, 'S')...))
 		tags, code := "", ""

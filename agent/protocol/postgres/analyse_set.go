@@ -1,0 +1,74 @@
+package postgres
+
+import (
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/sallyport/sallyport/internal/access"
+)
+
+// sets judges a call of set_config as the SET that it is, and says whether it may be one: the setting must be written out, and be none that
+// the room pins. pg_dump begins with it, and drivers set what only concerns themselves. What it gives back is the value that was given.
+func (a *analysis) sets(n *pg.FuncCall, names []string) bool {
+	args := n.GetArgs()
+	if len(names) == 0 || names[len(names)-1] != "set_config" || len(names) > 1 && names[0] != "pg_catalog" || len(args) != 3 || len(a.cat.functions["set_config"]) > 0 {
+		return false
+	}
+	name := strings.ToLower(args[0].GetAConst().GetSval().GetSval())
+	_, pinned := pinnedSettings[name]
+	switch {
+	case name == "", pinned, name == "role", name == "session_authorization":
+		return false
+	case name == "search_path":
+		if !a.alone[n] {
+			return false
+		}
+		a.plan.moves, a.plan.mayDrift, a.plan.named = true, true, true
+		a.touch(access.Read, access.KindSetting, name)
+	case freeSetting(name):
+		a.touch(access.Read, access.KindSetting, name)
+	default:
+		a.touch(access.Define, access.KindSetting, name)
+	}
+	a.call("set_config")
+	return true
+}
+
+// freeSetting says that a setting only concerns how values look, or how long a statement may take.
+func freeSetting(name string) bool {
+	return slices.Contains(freeSettings, name) || strings.HasPrefix(name, "enable_")
+}
+
+// moving finds the calls of a query that is nothing but calls of set_config with constants and parameters: no name is looked up after the
+// first of them has run, so that the search path may change there as it does with SET. What it is then, the room asks the server before the next command.
+func (a *analysis) moving(s *pg.SelectStmt) {
+	if s.GetOp() != pg.SetOperation_SETOP_NONE || parts(s) != len(s.GetTargetList()) {
+		return
+	}
+	calls := map[*pg.FuncCall]bool{}
+	for _, t := range s.GetTargetList() {
+		switch v := unwrap(t.GetResTarget().GetVal()).(type) {
+		case *pg.A_Const:
+		case *pg.FuncCall:
+			names := stringsOf(v.GetFuncname())
+			if parts(v) != len(names)+len(v.GetArgs()) || len(names) == 0 || names[len(names)-1] != "set_config" || slices.ContainsFunc(v.GetArgs(), computed) {
+				return
+			}
+			calls[v] = true
+		default:
+			return
+		}
+	}
+	a.alone = calls
+}
+
+// computed says that a value is neither written out nor a parameter.
+func computed(n *pg.Node) bool { return n.GetAConst() == nil && n.GetParamRef() == nil }
+
+// parts counts the nodes that a node holds directly.
+func parts(n any) (count int) {
+	children(n, func(any) { count++ })
+	return count
+}

@@ -125,10 +125,11 @@ type analysis struct {
 	changing int               // statements in it that change rows, at any depth
 	made     *pg.RangeVar      // the table or sequence that the statement makes
 	uncached bool
-	renames  bool                  // prepared statements or cursors come or go
-	prepares bool                  // the only statement is a PREPARE
-	text     string                // of what EXECUTE and FETCH run
-	alone    map[*pg.FuncCall]bool // calls with nothing beside them that could look names up
+	renames  bool                    // prepared statements or cursors come or go
+	prepares bool                    // the only statement is a PREPARE
+	text     string                  // of what EXECUTE and FETCH run
+	alone    map[*pg.FuncCall]bool   // calls with nothing beside them that could look names up
+	chosen   map[*pg.FuncCall]string // settings whose name is the one row that the query picks
 }
 
 func newAnalysis(st session, cat *catalogue) *analysis {

@@ -238,14 +238,29 @@ func (a *analysis) transaction(s *pg.TransactionStmt) string {
 		verb = "ROLLBACK TO"
 		a.renames = true // cursors made since are gone
 	default:
-		verb = "PREPARE TRANSACTION"
-		a.refuse("postgres.two-phase", "two-phase transactions outlive their session and do not pass the gate")
+		move, verb = a.twoPhase(s)
 	}
 	if s.GetChain() && move == txnEnd {
 		move = txnOther
 	}
 	a.plan.txn = append(a.plan.txn, move)
 	return verb
+}
+
+// twoPhase: a prepared transaction outlives its session with all that it has locked, and any session of the same role may end it.
+func (a *analysis) twoPhase(s *pg.TransactionStmt) (txnMove, string) {
+	a.touch(access.Execute, access.KindFunction, "two-phase")
+	switch s.GetKind() {
+	case pg.TransactionStmtKind_TRANS_STMT_PREPARE:
+		return txnEnd, "PREPARE TRANSACTION"
+	case pg.TransactionStmtKind_TRANS_STMT_COMMIT_PREPARED:
+		a.plan.changesCatalogue = true // whatever was prepared
+		return txnNone, "COMMIT PREPARED"
+	case pg.TransactionStmtKind_TRANS_STMT_ROLLBACK_PREPARED:
+		return txnNone, "ROLLBACK PREPARED"
+	}
+	a.incomplete("a transaction command of an unknown kind")
+	return txnOther, "UNKNOWN"
 }
 
 func (a *analysis) transactionMode(o *pg.Node) {
@@ -262,7 +277,7 @@ var freeSettings = []string{
 	"application_name", "bytea_output", "datestyle", "extra_float_digits", "idle_in_transaction_session_timeout", "intervalstyle", "jit",
 	"lock_timeout", "statement_timeout", "timezone", "transaction_timeout", "default_transaction_isolation",
 	"default_transaction_read_only", "default_transaction_deferrable", "transaction_isolation", "transaction_read_only",
-	"transaction_deferrable", "work_mem",
+	"transaction_deferrable", "work_mem", "restrict_nonsystem_relation_kind",
 }
 
 // pinnedSettings may only be set to what they are.
@@ -293,7 +308,7 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 	}
 	allowed, pinned := pinnedSettings[name]
 	switch {
-	case freeSetting(name), name == "search_path",
+	case freeSetting(name), name == "search_path", name == "client_min_messages" && len(a.cat.classes) == 0, // DEBUG and LOG show constants of views and the like
 		pinned && s.GetKind() == pg.VariableSetKind_VAR_SET_VALUE && len(s.GetArgs()) == 1 &&
 			slices.Contains(allowed, strings.ToLower(settingValue(s.GetArgs()[0]))):
 		a.touch(access.Read, access.KindSetting, name) // nothing of it lasts or reaches beyond the session

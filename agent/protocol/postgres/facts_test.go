@@ -182,6 +182,7 @@ func TestBeyondDefinitions(t *testing.T) {
 		"select 1 from information_schema.user_mappings": "read information_schema.user_mappings; transfer credentials",
 		"select * from pg_cursors":                       "read pg_catalog.pg_cursors",
 		"select data from pg_largeobject":                "read pg_catalog.pg_largeobject(data); transfer large-objects",
+		"set client_min_messages = debug5":               "read client_min_messages",
 		"select 1 from pg_file_settings":                 "read pg_catalog.pg_file_settings; transfer files",
 	} {
 		if c, _ := b.facts(sql); say(c) != want {

@@ -290,7 +290,7 @@ func (o *oracle) judge(sql string) {
 // alone says that a statement cannot run in a transaction block of ours, or would end it.
 func alone(verb, sql string) bool {
 	switch verb {
-	case "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "ROLLBACK TO", "PREPARE TRANSACTION", "VACUUM", "CLUSTER", "REINDEX", "MULTI",
+	case "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "ROLLBACK TO", "PREPARE TRANSACTION", "COMMIT PREPARED", "ROLLBACK PREPARED", "VACUUM", "CLUSTER", "REINDEX", "MULTI",
 		"CALL", "DO", "EMPTY", "SET", "SET TRANSACTION", "RESET", "RESET ALL", "DISCARD", "ALTER SYSTEM", "CREATEDB", "DROPDB",
 		"CREATE TABLE SPACE", "DROP TABLE SPACE", "CREATE SUBSCRIPTION", "DROP SUBSCRIPTION", "ALTER SUBSCRIPTION", "DECLARE CURSOR":
 		return true

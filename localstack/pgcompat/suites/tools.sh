@@ -66,7 +66,7 @@ SQL
     '\dn' '\dn+' '\du' '\du+' '\dg' '\dx' '\dx+' '\dT app.*' '\dT+' '\dD app.*' '\dp app.*' '\ddp' '\db' '\dc' '\dC' '\dd' '\dE' '\des' '\deu' '\dew' '\dF' '\dFd' '\dFp' '\dFt' '\dl' '\dL' \
     '\do' '\dO' '\dP' '\dPi' '\drds' '\dRp' '\dRs' '\dy' '\dA' '\dAc' '\dconfig' '\z app.people' '\conninfo' '\encoding' '\ef app.f' '\gdesc' '\watch' '\timing' '\set' '\x'; do
     case $c in
-    '\gdesc') check "psql $c" psql -X -d shop -c 'select 1 as a, now() as b \gdesc' ;;
+    '\gdesc') check "psql $c" psql -X -d shop -f <(echo 'select 1 as a, now() as b \gdesc') ;;
     '\ef app.f' | '\watch') continue ;;
     *) check "psql $c" psql -X -d shop -c "$c" ;;
     esac
@@ -74,10 +74,10 @@ SQL
   check 'psql \copy to' psql -X -d shop -c "\\copy app.people to '$dir/people.csv' csv header"
   check 'psql \copy from' psql -X -d shop -c "\\copy app.parts from program 'printf \"1\\tx\\n2\\ty\\n\"'"
   check 'psql \copy binary' psql -X -d shop -c "\\copy app.orders to '$dir/orders.bin' with (format binary)"
-  check 'psql \gexec' psql -X -d shop -c "select 'select 1' \\gexec"
-  check 'psql \gset' psql -X -d shop -c 'select 1 as a \gset' -c '\echo :a'
+  check 'psql \gexec' psql -X -d shop -f <(echo "select 'select 1' \\gexec")
+  check 'psql \gset' psql -X -d shop -f <(printf '%s\n' 'select 1 as a \gset' '\echo :a')
   check 'psql FETCH_COUNT' psql -X -d shop -v FETCH_COUNT=10 -c 'select * from app.people'
-  check 'psql \crosstabview' psql -X -d shop -c "select 'a' as r, 'b' as c, 1 as v \\crosstabview"
+  check 'psql \crosstabview' psql -X -d shop -f <(echo "select 'a' as r, 'b' as c, 1 as v \\crosstabview")
   check 'psql -1 -f' psql -X -1 -d shop -f <(echo 'create table app.once (a int); drop table app.once;')
   check 'psql \lo_import' psql -X -d shop -c "\\lo_import '$dir/pipeline.sql'"
   check 'psql on_error_rollback' psql -X -d shop -v ON_ERROR_ROLLBACK=on -c 'begin' -c 'commit'

@@ -33,7 +33,7 @@ func Load(ctx context.Context, items store.Items, client *kms.Client, key, name 
 	if name == "" || key == "" {
 		return nil, errors.New("secret: a name and a KMS key are required")
 	}
-	at := store.Key{PK: "secret", SK: name}
+	at := Key(name)
 	it, err := items.Get(ctx, store.Registry, at, true)
 	if errors.Is(err, store.ErrNotFound) {
 		if err := create(ctx, items, client, key, at); err != nil {
@@ -48,6 +48,9 @@ func Load(ctx context.Context, items store.Items, client *kms.Client, key, name 
 }
 
 // binding ties the ciphertext to its use: KMS opens it under no other.
+// Key is where a secret is kept, in the registry.
+func Key(name string) store.Key { return store.Key{PK: "secret", SK: name} }
+
 func binding(name string) map[string]string { return map[string]string{"sallyport-secret": name} }
 
 func create(ctx context.Context, items store.Items, client *kms.Client, key string, at store.Key) error {

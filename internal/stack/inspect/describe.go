@@ -75,7 +75,7 @@ func Describe(ctx context.Context, getenv func(string) string, name string) (Dep
 			"there is no stack %s here", name)
 	}
 	if err != nil {
-		return Deployment{}, fmt.Errorf("describe stack %s: %w", name, err)
+		return Deployment{}, unasked(name, config.Region, err)
 	}
 	if len(out.Stacks) != 1 {
 		return Deployment{}, api.Because(api.ErrNotFound, "deploy with `make deploy`", "there is no stack %s here", name)
@@ -94,6 +94,15 @@ func Describe(ctx context.Context, getenv func(string) string, name string) (Dep
 		d.Parameters = append(d.Parameters, struct{ ParameterKey, ParameterValue string }{value(p.ParameterKey), value(p.ParameterValue)})
 	}
 	return d.deployment(), nil
+}
+
+// unasked says what to do where CloudFormation did not tell.
+func unasked(name, region string, err error) error {
+	next := "see whether this machine reaches AWS (proxy, DNS), and AWS_ENDPOINT_URL where it is set"
+	if refused := smithy.APIError(nil); errors.As(err, &refused) {
+		next = "look at whose credentials these are (`aws sts get-caller-identity`), whether they have ended, and whether they may cloudformation:DescribeStacks in " + region
+	}
+	return fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, next, "describe stack %s", name), err)
 }
 
 // Usable says why a stack cannot be worked with by this program: it failed, is of another release, or lacks outputs.

@@ -101,6 +101,12 @@ func TestDescribe(t *testing.T) {
 	if _, err = inspect.Describe(t.Context(), environment, "denied"); err == nil || errors.Is(err, api.ErrNotFound) || !strings.Contains(err.Error(), "not you") {
 		t.Errorf("a stack that may not be seen: %v", err)
 	}
+	for name, at := range map[string]string{"may cloudformation:DescribeStacks": aws.URL, "reaches AWS": "http://127.0.0.1:1"} {
+		_, err := inspect.Describe(t.Context(), getenv(env+" AWS_ENDPOINT_URL="+at), "denied")
+		if e := (*api.Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for _, lacking := range []string{"", "AWS_ACCESS_KEY_ID=a AWS_REGION=r", "AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b", env + " AWS_ENDPOINT_URL=x"} {
 		if _, err := inspect.Describe(t.Context(), getenv(lacking), "there"); !errors.Is(err, api.ErrBadRequest) {
 			t.Errorf("%q: %v", lacking, err)

@@ -135,6 +135,9 @@ func (i *inspection) theStack(context.Context) {
 	case "UPDATE_ROLLBACK_COMPLETE":
 		i.add("stack", Warn, "see what failed with `aws cloudformation describe-stack-events --stack-name "+d.Name+"`, and deploy again",
 			"%s: the last deployment failed, what runs is the version before it", d.Status)
+	case "UPDATE_ROLLBACK_FAILED":
+		i.add("stack", Fail, "`aws cloudformation continue-update-rollback --stack-name "+d.Name+"`, then deploy again; `aws cloudformation describe-stack-events` says what could not be taken back",
+			"%s: neither the last deployment nor the way back from it was made whole", d.Status)
 	default:
 		i.add("stack", Warn, "wait until it is done; if it stays so, `aws cloudformation describe-stack-events --stack-name "+d.Name+"`", "%s", d.Status)
 	}
@@ -159,21 +162,34 @@ func (i *inspection) functions(ctx context.Context) {
 		return // discovery said why
 	}
 	for _, u := range unsigned {
-		name := "function " + u.function
 		a, err := i.public.Unsigned(ctx, u.method, u.path)
-		switch {
-		case err != nil:
-			i.add(name, Fail, "read its log (docs/runbooks/alarms.md); without it the gate is closed", "it does not answer: %v", err)
-		case a.Status == u.status && a.Code != "":
-			i.add(name, OK, "", "answers, and refuses who does not sign")
-		case a.Status >= 200 && a.Status < 300:
-			i.add(name, Fail, "close it at once (reserved concurrency 0), and deploy the functions of a release", "it ANSWERS %s without a signature, with status %d", u.path, a.Status)
-		case a.Status == http.StatusTooManyRequests:
-			i.add(name, Fail, "raise its reserved concurrency, or find who floods it (docs/runbooks/alarms.md)", "it is throttled: status %d", a.Status)
-		default:
-			i.add(name, Fail, "read its log (docs/runbooks/alarms.md): it starts with an error, or something else answers at its address; before `sallyport stack init` every function refuses",
-				"status %d %s to a call without a signature, want %d", a.Status, a.Code, u.status)
-		}
+		i.stranger(u.function, u.path, u.status, a, err)
+	}
+}
+
+// stranger judges what a function told a stranger.
+func (i *inspection) stranger(function, path string, want int, a broker.Answer, err error) {
+	name := "function " + function
+	shut := i.Deployment.Parameters["AgentAccess"] == "aws" && (function == "decide" || function == "changes" || function == "record")
+	switch {
+	case err != nil:
+		i.add(name, Fail, "read its log (docs/runbooks/alarms.md); without it the gate is closed", "it does not answer: %v", err)
+	case a.Status >= 200 && a.Status < 300:
+		i.add(name, Fail, "close it at once (reserved concurrency 0), and deploy the functions of a release", "it ANSWERS %s without a signature, with status %d", path, a.Status)
+	case shut && a.Status == http.StatusForbidden && a.Code == "":
+		i.add(name, OK, "", "closed to who has no AWS identity, as AgentAccess=aws asks")
+	case shut && a.Code != "":
+		i.add(name, Fail, "deploy again: its URL must be of AuthType AWS_IAM", "it answers who has no AWS identity (status %d), though the stack has AgentAccess=aws", a.Status)
+	case a.Status == want && a.Code != "":
+		i.add(name, OK, "", "answers, and refuses who does not sign")
+	case a.Status == http.StatusTooManyRequests:
+		i.add(name, Fail, "raise its reserved concurrency, or find who floods it (docs/runbooks/alarms.md)", "it is throttled: status %d", a.Status)
+	case a.Status == http.StatusForbidden && a.Code == "":
+		i.add(name, Fail, "its permissions for everybody are gone (lambda:InvokeFunctionUrl and lambda:InvokeFunction), or its URL is another stack's: deploy again",
+			"AWS refuses everybody: status %d", a.Status)
+	default:
+		i.add(name, Fail, "read its log (docs/runbooks/alarms.md): it starts with an error, or something else answers at its address; before `sallyport stack init` every function refuses",
+			"status %d %s to a call without a signature, want %d", a.Status, a.Code, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -102,7 +103,7 @@ const behind = 5 * time.Minute
 
 // checkpoint holds the published head of the log to what is committed, and to what waits.
 func (i *inspection) checkpoint(ctx context.Context) {
-	const next = "docs/runbooks/alarms.md, SealBehind; decisions go on, and nothing is lost: seal goes on where it stopped"
+	const next = "docs/runbooks/alarms.md, CheckpointAge; decisions go on, and nothing is lost: seal goes on where it stopped"
 	key, origin, heads := i.stack.Signer(ctx, stack.KeyCheckpoint), i.stack.Setting(stack.Origin), i.stack.Evidence()
 	if err := i.stack.Err(); err != nil {
 		i.add("checkpoint", Fail, "see the failures above", "%v", err)
@@ -155,6 +156,21 @@ func (i *inspection) committed(ctx context.Context) (string, error) {
 // maxAlarms bounds what is read: the template makes three dozen.
 const maxAlarms = 500
 
+// alarmShape is an alarm's logical name, and what CloudFormation puts behind it.
+var alarmShape = regexp.MustCompile(`^[A-Za-z0-9]+Alarm(-[A-Za-z0-9]+)?$`)
+
+// ownAlarm is an alarm's name in its stack; "" for one of another stack, whose name begins like this one's (sallyport, sallyport-dev).
+func ownAlarm(name *string, prefix string) string {
+	if name == nil {
+		return ""
+	}
+	own, ok := strings.CutPrefix(*name, prefix)
+	if !ok || !alarmShape.MatchString(own) {
+		return ""
+	}
+	return own
+}
+
 func (i *inspection) alarms(ctx context.Context) {
 	client, prefix := cloudwatch.NewFromConfig(i.config("CLOUDWATCH")), i.Deployment.Name+"-"
 	pages := cloudwatch.NewDescribeAlarmsPaginator(client, &cloudwatch.DescribeAlarmsInput{AlarmNamePrefix: &prefix})
@@ -167,9 +183,13 @@ func (i *inspection) alarms(ctx context.Context) {
 			return
 		}
 		for _, a := range page.MetricAlarms {
+			name := ownAlarm(a.AlarmName, prefix)
+			if name == "" {
+				continue
+			}
 			n++
-			if a.StateValue == cw.StateValueAlarm && a.AlarmName != nil {
-				rings = append(rings, strings.TrimPrefix(*a.AlarmName, prefix))
+			if a.StateValue == cw.StateValueAlarm {
+				rings = append(rings, name)
 			}
 		}
 	}

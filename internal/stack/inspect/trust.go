@@ -14,6 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/sallyport/sallyport/internal/broker"
+	"github.com/sallyport/sallyport/internal/secrets"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/token"
 )
 
 // discovery asks the broker where everything is, and holds its answer to the stack.
@@ -28,11 +31,12 @@ func (i *inspection) discovery(ctx context.Context) {
 		i.add("discovery", Fail, unreachable, "%v", err)
 		return
 	}
-	i.public = p
-	if i.told, err = p.Discovery(ctx); err != nil {
-		i.add("discovery", Fail, unreachable, "%s: %v", url, err)
+	if i.told, err = p.Discovery(ctx); err != nil { // all else that strangers can see is found by it
+		i.add("discovery", Fail, unreachable, "%s: %v; clock, functions and relays were not looked at", url, err)
+		p.CloseIdle()
 		return
 	}
+	i.public = p
 	var wrong []string
 	same := func(what, told, want string) {
 		if want != "" && strings.TrimSuffix(told, "/") != strings.TrimSuffix(want, "/") {
@@ -48,7 +52,7 @@ func (i *inspection) discovery(ctx context.Context) {
 	} else {
 		i.add("discovery", OK, "", "%s", p.Base())
 	}
-	i.authority()
+	i.authority(ctx)
 	i.jwks(ctx)
 }
 
@@ -56,7 +60,7 @@ func (i *inspection) discovery(ctx context.Context) {
 const warnCA = 90 * 24 * time.Hour
 
 // authority reads the CA's certificate that discovery gives out.
-func (i *inspection) authority() {
+func (i *inspection) authority(ctx context.Context) {
 	const next = "run `sallyport stack init`; if it was run, the registry holds another CA than the key: restore it (docs/how-to/restore.md)"
 	block, _ := pem.Decode([]byte(i.told.CA))
 	if block == nil {
@@ -69,6 +73,10 @@ func (i *inspection) authority() {
 		return
 	}
 	i.ca = cert
+	if err := i.made(ctx); err != nil {
+		i.add("CA", Fail, next, "functions that are up know it, those that start will not: %v", err)
+		return
+	}
 	switch left := cert.NotAfter.Sub(i.Now()); {
 	case left <= 0:
 		i.add("CA", Fail, "rotate it: docs/how-to/rotate-keys.md", "its certificate ended on %s", cert.NotAfter.Format(time.DateOnly))
@@ -77,6 +85,22 @@ func (i *inspection) authority() {
 	default:
 		i.add("CA", OK, "", "good until %s", cert.NotAfter.Format(time.DateOnly))
 	}
+}
+
+// made says whether what `sallyport stack init` makes is in the registry, whatever functions remember of it.
+func (i *inspection) made(ctx context.Context) error {
+	if err := i.stack.Err(); err != nil {
+		return err
+	}
+	kept, err := token.ReadCA(ctx, i.stack.Items())
+	if err != nil {
+		return err
+	}
+	if !kept.Equal(i.ca) {
+		return errors.New("the registry holds another certificate")
+	}
+	_, err = i.stack.Items().Get(ctx, store.Registry, secrets.Key("state"), true)
+	return err
 }
 
 func (i *inspection) jwks(ctx context.Context) {

@@ -117,8 +117,12 @@ type analysis struct {
 	fixed     map[classKey]bool // uses that are not all of such tables
 	triggered bool              // what is called is called by a trigger, a check or the like
 	rigid     string            // why no query may stand for any
-	dry       bool              // EXPLAIN without ANALYZE: what would be written is only read
-	limit     int64
+	longNames []longName        // references that say a schema
+	unaliased []*entry          // tables of FROM that go by their own names
+	// Of tables, those of the columns that every table has which take part.
+	hiddenColumns map[*relation][]string
+	dry           bool // EXPLAIN without ANALYZE: what would be written is only read
+	limit         int64
 
 	entered  map[*routine]bool // functions that were looked into, and whether for what they give back
 	depth    int               // of functions and prepared statements around what is looked at
@@ -183,7 +187,7 @@ func (a *analysis) finish(f *facts, statements int) {
 	if !c.Complete {
 		c.Touches = append(c.Touches, access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: a.st.database}})
 	}
-	a.beneath(c, statements)
+	a.beneath(c)
 	a.plan.statements, a.plan.renames = statements, a.renames
 	switch a.verbs = append(a.verbs, ""); strings.TrimPrefix(a.verbs[0], "EXECUTE ") {
 	case "INSERT", "UPDATE", "DELETE", "MERGE":

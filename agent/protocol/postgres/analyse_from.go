@@ -75,7 +75,11 @@ func (a *analysis) table(rv *pg.RangeVar, env *cte) *entry {
 		return &entry{name: orElse(alias, rv.GetRelname()), cols: renamed(nil, names), open: true}
 	}
 	a.reach(access.Read, r, rv.GetInh(), false)
-	return tableEntry(r, rv)
+	e := tableEntry(r, rv)
+	if alias == "" {
+		a.unaliased = append(a.unaliased, e)
+	}
+	return e
 }
 
 func tableEntry(r *relation, rv *pg.RangeVar) *entry {

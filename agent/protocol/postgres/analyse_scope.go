@@ -155,16 +155,19 @@ func (a *analysis) column(n *pg.ColumnRef, p place, plain bool) {
 		}
 		parts = parts[1:]
 	}
-	if len(parts) == 3 || star && len(parts) == 2 {
-		a.stiff("a column is named with its schema")
-	}
 	switch {
 	case star:
+		if e := a.find(p.sc, parts); len(parts) > 1 && e != nil {
+			a.longName(n, e, len(n.GetFields())-2)
+		}
 		a.star(parts, p, plain)
 	case len(parts) == 1:
 		a.bare(parts[0], p, plain)
 	case len(parts) == 2, len(parts) == 3:
 		if e := a.find(p.sc, parts[:len(parts)-1]); e != nil {
+			if len(n.GetFields()) > 2 {
+				a.longName(n, e, len(n.GetFields())-2)
+			}
 			a.member(e, parts[len(parts)-1], p, plain)
 			return
 		}
@@ -198,10 +201,11 @@ func (a *analysis) member(e *entry, name string, p place, plain bool) {
 			found, guessed = found || !c.soft, guessed || c.soft
 		}
 	}
-	if !found && e.rel != nil {
-		a.stiff("a whole row or a system column takes part")
+	if !found && e.rel != nil && systemColumn(name) {
+		a.hiddenColumn(e.rel, name)
+		return
 	}
-	if found || e.rel != nil && systemColumn(name) {
+	if found {
 		return
 	}
 	// Where not all names of columns are known it may be one of the others, or a call all the same: f.pg_sleep of unnest(…) f is one.
@@ -238,7 +242,7 @@ func (a *analysis) bare(name string, p place, plain bool) {
 			}
 			if hits == 0 && e.rel != nil && systemColumn(name) {
 				firm = true
-				a.stiff("a system column takes part")
+				a.hiddenColumn(e.rel, name)
 			}
 		}
 		if firm {
@@ -246,9 +250,6 @@ func (a *analysis) bare(name string, p place, plain bool) {
 		}
 	}
 	if e := a.find(p.sc, []string{name}); e != nil {
-		if e.rel != nil {
-			a.stiff("a whole row takes part")
-		}
 		a.markAll(e, orElse(p.how, "in a whole row"), false)
 		return
 	}

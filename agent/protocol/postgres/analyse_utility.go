@@ -187,6 +187,7 @@ func (a *analysis) copy(s *pg.CopyStmt) {
 			break
 		}
 		a.reach(access.Read, e.rel, true, len(s.GetAttlist()) == 0)
+		a.copied(s.GetRelation(), e, stringsOf(s.GetAttlist()))
 		if len(s.GetAttlist()) == 0 {
 			a.markAll(e, in.how, false)
 		}

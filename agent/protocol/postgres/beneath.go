@@ -1,14 +1,12 @@
 package postgres
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/sallyport/sallyport/internal/access"
-	"github.com/sallyport/sallyport/internal/mask"
 )
 
 // A value that is computed with cannot be masked on its way out. What can be done is to mask it beneath the computation: where a SELECT
@@ -20,37 +18,97 @@ import (
 // Nothing but the name of the table is exchanged, at the place where the parser met it, so that everything else means what it meant. Where
 // that cannot be sure (see rigid), or a mask is keyed and its key must not reach the target, there is no second text and the use is
 // denied as before. Policy chooses the text: the first where all classes of such uses are revealed, the second where none is.
+//
+// What writes has no second text. A masked value that is stored somewhere would be taken for the true one by everybody who reads it there.
+// Nor has EXPLAIN: the server's estimates come from what it knows of the true values, whatever expression stands over them.
 
-// splice is a table in FROM that a query may stand for.
+// splice is a table in FROM, or the one of COPY … TO, that a query may stand for.
 type splice struct {
-	rv *pg.RangeVar
-	e  *entry
+	rv   *pg.RangeVar
+	e    *entry
+	copy bool
+	list []string // of COPY: the columns, in order
 }
 
-// spliceable notes an entry of FROM that names a table with classes.
+// spliceable notes an entry of FROM that names a table with classes, or a view that shows them in columns of its own.
 func (a *analysis) spliceable(rv *pg.RangeVar, e *entry) {
-	if e.rel == nil || e.rel.view() || !slices.ContainsFunc(e.rel.columns, func(c column) bool { return len(c.classes) > 0 }) {
-		return
-	}
-	if a.depth > 0 || !rv.GetInh() || len(e.rename) > 0 || rv.GetCatalogname() != "" {
+	if e.rel == nil || e.rel.view() && !e.rel.clear || a.depth > 0 || !e.rel.protected() {
 		return
 	}
 	e.spliced = true
 	if slices.ContainsFunc(a.splices, func(s splice) bool { return s.rv == rv }) {
 		return // ORDER BY 1 walks what it means once more
 	}
-	a.splices = append(a.splices, splice{rv, e})
+	a.splices = append(a.splices, splice{rv: rv, e: e})
+}
+
+// copied notes the table of COPY … TO. What COPY gives of a table by itself is its own rows, and no column that the server computes.
+func (a *analysis) copied(rv *pg.RangeVar, e *entry, named []string) {
+	if e.rel == nil || e.rel.kind != 'r' || a.depth > 0 || !e.rel.protected() {
+		return
+	}
+	list := named
+	for i := range e.rel.columns {
+		c := &e.rel.columns[i]
+		switch {
+		case c.computes && slices.Contains(named, c.name):
+			return // the server's own error
+		case !c.computes && len(named) == 0:
+			list = append(list, c.name)
+		}
+	}
+	e.spliced = true
+	a.splices = append(a.splices, splice{rv: rv, e: e, copy: true, list: list})
+}
+
+func (r *relation) protected() bool {
+	return slices.ContainsFunc(r.columns, func(c column) bool { return len(c.classes) > 0 })
 }
 
 // stiff notes why no query may stand for a table in this text.
 func (a *analysis) stiff(why string) { a.rigid = orElse(a.rigid, why) }
 
-// beneath makes the second text, and marks the uses that it masks.
-func (a *analysis) beneath(c *access.Command, statements int) {
-	if a.why != "" || a.refused != nil || statements != 1 || a.verbs[0] != "SELECT" || a.rigid != "" || a.locks || len(a.splices) == 0 {
+// hiddenColumn notes a use of one of the columns that every table has. A query offers one where it names it, but then a star would show it.
+func (a *analysis) hiddenColumn(r *relation, name string) {
+	if a.hiddenColumns == nil {
+		a.hiddenColumns = map[*relation][]string{}
+	}
+	a.hiddenColumns[r] = appendNew(a.hiddenColumns[r], name)
+}
+
+// longName notes a reference that names its table with the schema, which a query that stands for the table has not.
+func (a *analysis) longName(n *pg.ColumnRef, e *entry, parts int) {
+	if e == nil || !e.spliced {
 		return
 	}
-	if slices.ContainsFunc(c.Touches, func(t access.Touch) bool { return t.Effect != access.Read && t.Effect != access.Execute }) {
+	a.longNames = append(a.longNames, longName{n, e, parts})
+}
+
+type longName struct {
+	ref   *pg.ColumnRef
+	e     *entry
+	parts int // before the table's name
+}
+
+// quiet verbs may stand in one message with a SELECT that is masked beneath; those in texts read for themselves.
+var quietVerbs = []string{"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "ROLLBACK TO", "SET", "RESET", "SET TRANSACTION", "SHOW", "CLOSE", "DEALLOCATE"}
+
+// onlyReads says that all statements of the text are of those that a second text may stand for.
+func (a *analysis) onlyReads(c *access.Command) bool {
+	for _, v := range a.verbs {
+		switch {
+		case v == "SELECT", v == "PREPARE SELECT", v == "DECLARE CURSOR", slices.Contains(quietVerbs, v):
+		case v == "COPY" && a.plan.copyOut && len(a.verbs) == 1:
+		default:
+			return false
+		}
+	}
+	return !slices.ContainsFunc(c.Touches, func(t access.Touch) bool { return t.Effect != access.Read && t.Effect != access.Execute })
+}
+
+// beneath makes the second text, and marks the uses that it masks.
+func (a *analysis) beneath(c *access.Command) {
+	if a.why != "" || a.refused != nil || a.rigid != "" || len(a.splices) == 0 || !a.onlyReads(c) {
 		return
 	}
 	derived := map[string]bool{} // by ClassUse.On
@@ -69,6 +127,9 @@ func (a *analysis) beneath(c *access.Command, statements int) {
 	if !ok {
 		return
 	}
+	if tree, err := a.cat.parse(text); err != nil || len(tree.GetStmts()) != len(a.verbs) {
+		return // a name stood where no query may
+	}
 	uses := slices.Clone(c.Classes)
 	for i := range uses {
 		uses[i].Beneath = uses[i].Derived
@@ -76,46 +137,72 @@ func (a *analysis) beneath(c *access.Command, statements int) {
 	c.Classes, c.Masked = uses, text
 }
 
-// spliced exchanges the tables, from the last to the first, so that the places of those before it stay.
+// spliced is the text with queries in the places of the tables that have to be masked.
 func (a *analysis) spliced(text string, derived map[string]bool) (string, bool) {
-	slices.SortFunc(a.splices, func(x, y splice) int { return int(y.rv.GetLocation() - x.rv.GetLocation()) })
+	var edits []edit
+	exchanged := map[*entry]bool{}
 	for _, s := range a.splices {
-		list, masked, ok := a.maskedList(s.e.rel, derived)
+		list, masked, ok := a.maskedList(s, derived)
 		if !ok {
 			return "", false
 		}
 		if !masked {
 			continue
 		}
-		at := int(s.rv.GetLocation())
-		end, ok := nameEnd(text, at, s.rv)
+		ed, ok := placeOf(text, s, list)
 		if !ok {
 			return "", false
 		}
-		with := "(SELECT " + list + " FROM " + text[at:end] + ")"
-		if s.rv.GetAlias() == nil {
-			with += " AS " + quoted(s.rv.GetRelname())
-		}
-		text = text[:at] + with + text[end:]
+		edits, exchanged[s.e] = append(edits, ed), true
 	}
-	return text, len(text) <= defaultLimits.text
+	for _, l := range a.longNames {
+		if !exchanged[l.e] {
+			continue
+		}
+		ed, ok := schemaOf(text, l)
+		if !ok {
+			return "", false
+		}
+		edits = append(edits, ed)
+	}
+	text, ok := applied(text, edits)
+	return text, ok && len(text) <= defaultLimits.text && !a.namesakesOf(exchanged)
 }
 
-// maskedList is the select list of the query that stands for r: the columns that the statement uses, in r's order. masked says whether
-// one of them is masked there.
-func (a *analysis) maskedList(r *relation, derived map[string]bool) (list string, masked, ok bool) {
+// namesakesOf says that two tables of different schemas go by the same name somewhere in the text, one of them by that of a query.
+func (a *analysis) namesakesOf(exchanged map[*entry]bool) bool {
+	for e := range exchanged {
+		for _, other := range a.unaliased {
+			if e.schema != "" && other.name == e.name && other.rel != e.rel {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maskedList is the select list of the query that stands for a table: the columns that the statement uses, in the table's order, or
+// all where their order counts. masked says whether one of them is masked there.
+func (a *analysis) maskedList(s splice, derived map[string]bool) (list string, masked, ok bool) {
+	r := s.e.rel
 	t := a.touches[touchKey{access.Read, access.KindTable, r.display()}]
 	if t == nil {
 		return "", false, false
 	}
-	var items []string
+	every := t.all || len(s.e.rename) > 0
+	names := s.list
 	for i := range r.columns {
-		c := &r.columns[i]
-		if !t.all && !slices.Contains(t.columns, c.name) {
-			continue
+		if c := &r.columns[i]; !s.copy && (every || slices.Contains(t.columns, c.name)) {
+			names = append(names, c.name)
 		}
-		item := quoted(c.name)
-		if len(c.classes) > 0 && derived[r.display()+"."+plainPart(c.name)] {
+	}
+	var items []string
+	for _, name := range names {
+		item, c := quoted(name), r.column(name)
+		if c == nil {
+			return "", false, false
+		}
+		if len(c.classes) > 0 && derived[r.display()+"."+plainPart(name)] {
 			expr, ok := a.maskExpr(c)
 			if !ok {
 				return "", false, false
@@ -124,188 +211,13 @@ func (a *analysis) maskedList(r *relation, derived map[string]bool) (list string
 		}
 		items = append(items, item)
 	}
+	if hidden := a.hiddenColumns[r]; len(hidden) > 0 && masked {
+		if every {
+			return "", false, false
+		}
+		for _, name := range hidden {
+			items = append(items, quoted(name))
+		}
+	}
 	return strings.Join(items, ", "), masked, true
-}
-
-// maskExpr masks a column as the frames of results are masked: NULL stays NULL, what a mask does not recognise is hidden. The operators and
-// functions are the server's own.
-func (a *analysis) maskExpr(c *column) (string, bool) {
-	spec := a.cat.classes[c.classes[0]].Mask
-	if c.computed || len(c.classes) > 1 {
-		spec = mask.Full
-	}
-	if c.typ == "" || mask.Keyed(spec) {
-		return "", false
-	}
-	col, name, arg := quoted(c.name), spec, ""
-	if n, rest, has := strings.Cut(spec, ":"); has {
-		name, arg = n, rest
-	}
-	if name == mask.Null {
-		return "NULL::" + c.typ, true
-	}
-	shown := constantOf(c)
-	switch {
-	case name == mask.Date && c.category == 'D':
-		shown = fmt.Sprintf("CASE WHEN pg_catalog.isfinite(%[1]s) AND %[1]s OPERATOR(pg_catalog.>=) '0001-01-01'::%[2]s AND %[1]s OPERATOR(pg_catalog.<) '10000-01-01'::%[2]s"+
-			" THEN pg_catalog.date_trunc('%[3]s', %[1]s)::%[2]s ELSE '1970-01-01 00:00:00+00'::%[2]s END", col, c.typ, arg)
-	case c.category != 'S':
-	case name == mask.Constant:
-		shown = literal(arg)
-	case name == mask.Email:
-		shown = textMask(col, 320, emailForm, "pg_catalog.left(%[1]s, 1) OPERATOR(pg_catalog.||) '***@***' OPERATOR(pg_catalog.||) pg_catalog.substring(%[1]s, '[.][A-Za-z]+$')")
-	case name == mask.Card:
-		shown = textMask(col, 40, cardForm, "'************' OPERATOR(pg_catalog.||) pg_catalog.right(pg_catalog.translate(%[1]s, ' -', ''), 4)")
-	case name == mask.Last4, name == mask.Partial:
-		first, last := 0, 4
-		if name == mask.Partial {
-			if _, err := fmt.Sscanf(arg, "%d-%d", &first, &last); err != nil {
-				return "", false
-			}
-		}
-		form := fmt.Sprintf("^.{%d}.{4,}.{%d}$", first, last)
-		shown = textMask(col, 1<<30, form, fmt.Sprintf("pg_catalog.left(%%[1]s, %d) OPERATOR(pg_catalog.||) '****' OPERATOR(pg_catalog.||) pg_catalog.right(%%[1]s, %d)", first, last))
-	default:
-		shown = literal(mask.Hidden)
-	}
-	return fmt.Sprintf("(CASE WHEN %s IS NOT NULL THEN %s END)::%s", col, shown, c.typ), true
-}
-
-const (
-	// Printable ASCII alone, one @, a top-level domain of letters; see mask.Email.
-	emailForm = `^[A-Za-z0-9][!#-+./-:=?A-~-]*@[!#-+./-:=?A-~-]+[.][A-Za-z]{2,10}$`
-	cardForm  = `^([ -]*[0-9]){12,19}[ -]*$`
-)
-
-// textMask shows what becomes of a text of a form, and of no more than so many bytes, and hides any other.
-func textMask(col string, most int, form, shown string) string {
-	text := col + "::pg_catalog.text"
-	return fmt.Sprintf("CASE WHEN pg_catalog.octet_length(%[1]s) OPERATOR(pg_catalog.<=) %[2]d AND %[1]s OPERATOR(pg_catalog.~) %[3]s THEN %[4]s ELSE '****' END",
-		text, most, literal(form), fmt.Sprintf(shown, text))
-}
-
-// constantOf is what a column shows that is no text: see mask.Shape.
-func constantOf(c *column) string {
-	base, _, _ := strings.Cut(c.typ, "(")
-	switch {
-	case c.category == 'N' && base != "money":
-		return "0"
-	case c.category == 'B':
-		return "false"
-	case base == "date", strings.HasPrefix(base, "timestamp"):
-		return "'1970-01-01 00:00:00+00'"
-	case strings.HasPrefix(base, "time"):
-		return "'00:00:00+00'"
-	case base == "uuid":
-		return "'00000000-0000-0000-0000-000000000000'"
-	case base == "json", base == "jsonb":
-		return `'"****"'`
-	case base == "bytea":
-		return "''"
-	}
-	return "NULL"
-}
-
-func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
-// nameEnd is where the name of a table ends that begins at at. It is not found where the name is written in a way that this does not read,
-// or something follows that belongs to it.
-func nameEnd(text string, at int, rv *pg.RangeVar) (end int, ok bool) {
-	want := []string{rv.GetRelname()}
-	if rv.GetSchemaname() != "" {
-		want = []string{rv.GetSchemaname(), rv.GetRelname()}
-	}
-	if at < 0 || at >= len(text) {
-		return 0, false
-	}
-	for i, part := range want {
-		if i > 0 {
-			if at >= len(text) || text[at] != '.' {
-				return 0, false
-			}
-			at++
-		}
-		name, next := identifier(text, at)
-		if name != part {
-			return 0, false
-		}
-		at = next
-	}
-	rest := strings.TrimLeft(text[at:], " \t\n\r\f\v")
-	if rest != "" && strings.ContainsRune(".*(&'\"-/", rune(rest[0])) && at < len(text) {
-		return 0, false
-	}
-	return at, true
-}
-
-// identifier reads a name as the server's scanner does, of ASCII alone where it is not quoted; next is behind it.
-func identifier(text string, at int) (name string, next int) {
-	if at >= len(text) {
-		return "", at
-	}
-	if text[at] != '"' {
-		end := at
-		for end < len(text) && (text[end] == '_' || text[end] == '$' || text[end] >= '0' && text[end] <= '9' || text[end]|0x20 >= 'a' && text[end]|0x20 <= 'z') {
-			end++
-		}
-		if end < len(text) && text[end] >= 0x80 {
-			return "", at
-		}
-		return strings.ToLower(text[at:end]), end
-	}
-	var b strings.Builder
-	for i := at + 1; i < len(text); i++ {
-		if text[i] != '"' {
-			b.WriteByte(text[i])
-			continue
-		}
-		if i+1 < len(text) && text[i+1] == '"' {
-			b.WriteByte('"')
-			i++
-			continue
-		}
-		return b.String(), i + 1
-	}
-	return "", at
-}
-
-// exchange puts the text that runs into Parse. What runs a statement must want the text that the target has.
-func (it *item) exchange(r *running, c access.Command) *access.Denied {
-	runs := ""
-	if r.beneath {
-		runs = c.Masked
-	}
-	switch {
-	case it.tag == 'P':
-		if it.made.masked = runs; runs != "" {
-			it.msg = withText(it.msg, runs)
-		}
-	case it.portal != nil && it.portal.statement != nil && it.portal.statement.masked != runs:
-		return &access.Denied{Code: access.CodeNotMaskable, Rule: "postgres.beneath", Command: r.permit.Command(), Retryable: true,
-			Hint: "what you may see of its data is not what it was when the statement was prepared: prepare it again"}
-	}
-	return nil
-}
-
-// withText is a Parse message with another text.
-func withText(msg []byte, text string) []byte {
-	c := cursor{b: msg[header:]}
-	name := c.text()
-	c.text()
-	out, at := frame(make([]byte, 0, len(msg)+len(text)), 'P')
-	out = appendText(appendText(out, string(name)), text)
-	return seal(append(out, c.b...), at)
-}
-
-// unplaced leaves out of an error where in the text it is: the client did not write that text.
-func unplaced(msg []byte) []byte {
-	out := append([]byte(nil), msg[:header]...)
-	c := cursor{b: msg[header:]}
-	for kind := c.byte(); kind != 0 && !c.bad; kind = c.byte() {
-		v := c.text()
-		if kind != 'P' && kind != 'p' && kind != 'q' {
-			out = append(append(append(out, kind), v...), 0)
-		}
-	}
-	return seal(append(out, 0), 0)
 }

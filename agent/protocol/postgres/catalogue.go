@@ -56,6 +56,7 @@ type relation struct {
 	refersTo    []*relation // where its own point
 	server      string      // of a foreign table
 	generated   []generated
+	clear       bool // of a view: what it reads of classes shows in columns of its own and nowhere else; see lineage
 }
 
 type column struct {
@@ -67,6 +68,7 @@ type column struct {
 	// computed says that the classes are those of the columns that the server computes it from: nothing of such a value may show, since
 	// a masker knows the value's form only where the class was given to the column itself.
 	computed bool
+	computes bool // the server computes its values
 }
 
 // generated says that the server computes column num from column base of the same relation.

@@ -22,7 +22,7 @@ WHERE nspname !~ '^pg_(temp|toast)' OR oid = pg_catalog.pg_my_temp_schema()`
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
 WHERE c.relkind IN ('r','p','v','m','f','S') AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())`
-	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory
+	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory, (a.attgenerated <> '')::text
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
 	// Any change of a definition writes a row anew, and so moves the sum or the count.
@@ -218,12 +218,12 @@ func (l *loader) relations() {
 		c.byOID[rel.oid], c.byName[rel.relName] = rel, rel
 	})
 	types := map[string]string{} // there are few: each is kept once
-	l.each(sqlColumns, 5, func(r []string) {
+	l.each(sqlColumns, 6, func(r []string) {
 		if _, ok := types[r[3]]; !ok {
 			types[r[3]] = r[3]
 		}
 		if rel := l.relation(r[0]); rel != nil && len(r[4]) == 1 {
-			rel.columns = append(rel.columns, column{num: uint16(l.number(r[1], 15)), name: r[2], typ: types[r[3]], category: r[4][0]})
+			rel.columns = append(rel.columns, column{num: uint16(l.number(r[1], 15)), name: r[2], typ: types[r[3]], category: r[4][0], computes: r[5] == "true"})
 		}
 	})
 	l.each(sqlGenerated, 3, func(r []string) {

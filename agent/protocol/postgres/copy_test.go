@@ -142,10 +142,24 @@ func TestCopyOut(t *testing.T) {
 			t.Errorf("%s: %v %q", sql, err, out.String())
 		}
 	}
-	for _, sql := range []string{"COPY customers TO STDOUT", "COPY customers (email) TO STDOUT", "COPY (SELECT * FROM contacts) TO STDOUT (FORMAT binary)"} {
+	for _, sql := range []string{"COPY customers TO STDOUT (DELIMITER ';') /* */; SELECT 1", "COPY BINARY customers TO STDOUT"} {
 		var out bytes.Buffer
 		if _, err := pg.CopyTo(ctx, &out, sql); codeOf(err) != "42501" || out.Len() > 0 {
 			t.Errorf("%s: %v %q", sql, err, out.String())
+		}
+	}
+	for sql, want := range map[string]string{
+		"COPY customers TO STDOUT": "1\tAda Lovelace\ta***@***.com\t************1111\n",
+		"copy public.customers (email, id) to stdout (format csv, header)": "email,id\na***@***.com,1\n",
+		"COPY (SELECT upper(email), id FROM customers) TO STDOUT":          "A***@***.COM\t1\n",
+		"COPY customers (id, email) TO STDOUT (FORMAT binary)":             "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x0ca***@***.com\x00\x02",
+	} {
+		var out bytes.Buffer
+		if _, err := pg.CopyTo(ctx, &out, sql); err != nil || !strings.HasPrefix(out.String(), want) || strings.Contains(out.String(), "example") {
+			t.Errorf("%s: %v %q", sql, err, out.String())
+		}
+		if r := g.outcome(t, sql); !r.Beneath || r.Tag != "COPY 3" {
+			t.Errorf("%s: outcome %+v", sql, r)
 		}
 	}
 	var out bytes.Buffer

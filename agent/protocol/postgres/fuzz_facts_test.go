@@ -15,8 +15,8 @@ func handCatalogue(t testing.TB) *catalogue {
 	answers := map[string][][]string{
 		sqlSchemas:   {{"public", "true"}, {"pg_catalog", "true"}, {"hidden", "false"}, {"app", "true"}},
 		sqlRelations: {{"20000", "public", "customers", "r", ""}, {"20001", "public", "orders", "r", ""}, {"20002", "public", "v", "v", ""}, {"20003", "hidden", "secrets", "r", ""}},
-		sqlColumns: {{"20000", "1", "id", "integer", "N"}, {"20000", "2", "name", "text", "S"}, {"20000", "3", "email", "text", "S"}, {"20001", "1", "id", "integer", "N"},
-			{"20001", "2", "amount", "numeric", "N"}, {"20002", "1", "email", "text", "S"}, {"20003", "1", "v", "text", "S"}},
+		sqlColumns: {{"20000", "1", "id", "integer", "N", "false"}, {"20000", "2", "name", "text", "S", "false"}, {"20000", "3", "email", "text", "S", "false"}, {"20001", "1", "id", "integer", "N", "false"},
+			{"20001", "2", "amount", "numeric", "N", "false"}, {"20002", "1", "email", "text", "S", "false"}, {"20003", "1", "v", "text", "S", "false"}},
 		sqlViewReads:   {{"20002", "20000", "false"}},
 		sqlBuiltin:     {{"lower"}, {"pg_sleep"}, {"set_config"}, {"count"}},
 		sqlViewColumns: {{"20002", "20000", "3"}},

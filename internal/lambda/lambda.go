@@ -95,7 +95,7 @@ func request(ctx context.Context, e events.LambdaFunctionURLRequest) (*http.Requ
 			return nil, fmt.Errorf("body: %w", err)
 		}
 	}
-	host := e.RequestContext.DomainName
+	host := spelled(e.RequestContext.DomainName)
 	if host == "" || strings.ContainsAny(host, "/?#@") || !strings.HasPrefix(e.RawPath, "/") {
 		return nil, errors.New("no host, or no path")
 	}
@@ -117,6 +117,11 @@ func request(ctx context.Context, e events.LambdaFunctionURLRequest) (*http.Requ
 	r.RemoteAddr = net.JoinHostPort(e.RequestContext.HTTP.SourceIP, "0")
 	r.RequestURI = r.URL.RequestURI()
 	return r, nil
+}
+
+// spelled is a host as its owner writes it: who could have it spelled otherwise would be asking at another address.
+func spelled(host string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(host), ":443"), ".")
 }
 
 // writer keeps an answer until it is whole.

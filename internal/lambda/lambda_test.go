@@ -43,6 +43,17 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// One address has one spelling: what hangs on it (handlers, proofs of possession) must not come in many.
+func TestOneAddressHasOneSpelling(t *testing.T) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host+" "+r.URL.Host) })
+	for _, host := range []string{"ABC.lambda-url.eu-west-1.on.aws", "abc.lambda-url.eu-west-1.on.aws:443", "abc.lambda-url.eu-west-1.on.aws."} {
+		got, err := lambda.Answer(t.Context(), h, parse(t, strings.Replace(event, "abc.lambda-url.eu-west-1.on.aws", host, 1)))
+		if want := "abc.lambda-url.eu-west-1.on.aws"; err != nil || got.Body != want+" "+want {
+			t.Errorf("%s: %q %v", host, got.Body, err)
+		}
+	}
+}
+
 func TestBadRequestsReachNobody(t *testing.T) {
 	h := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("called") })
 	for _, change := range [][2]string{{`"e30="`, `"*"`}, {`"abc.lambda-url.eu-west-1.on.aws"`, `""`}, {`"abc.lambda-url.eu-west-1.on.aws"`, `"a/b"`},

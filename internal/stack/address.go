@@ -2,13 +2,15 @@ package stack
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/sallyport/sallyport/internal/api"
 )
 
-// maxAddresses is how many addresses one function answers at: its own, and those of a rename or two.
+// maxAddresses is how many addresses one function remembers: its own, and those of a rename or two. The one that was asked at longest ago is
+// forgotten for another: who may name addresses at will must not take its own from a function.
 const maxAddresses = 4
 
 // Serve returns the handler that build makes for the function's public URL. Where no URL is set it is the address that the request
@@ -32,6 +34,7 @@ type addressed struct {
 	build    func(base string) (http.Handler, error)
 	mu       sync.Mutex
 	handlers map[string]http.Handler
+	asked    []string // their addresses, the last one last
 }
 
 func (a *addressed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,16 +49,21 @@ func (a *addressed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *addressed) at(host string) (http.Handler, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h, ok := a.handlers[host]; ok {
-		return h, nil
+	if host == "" {
+		return nil, api.Because(api.ErrBadRequest, "set "+URL+" to the public URL", "this function was asked at no address")
 	}
-	if host == "" || len(a.handlers) == maxAddresses {
-		return nil, api.Because(api.ErrBadRequest, "set "+URL+" to the public URL", "this function answers at %d addresses, not at another one", len(a.handlers))
+	h, ok := a.handlers[host]
+	if !ok {
+		var err error
+		if h, err = a.build("https://" + host); err != nil {
+			return nil, err
+		}
+		if len(a.asked) == maxAddresses {
+			delete(a.handlers, a.asked[0])
+			a.asked = a.asked[1:]
+		}
+		a.handlers[host] = h
 	}
-	h, err := a.build("https://" + host)
-	if err != nil {
-		return nil, err
-	}
-	a.handlers[host] = h
+	a.asked = append(slices.DeleteFunc(a.asked, func(at string) bool { return at == host }), host)
 	return h, nil
 }

@@ -63,7 +63,8 @@ func TestServeKnowsItsAddress(t *testing.T) {
 	if got := get(h, "other.test").Body.String(); got != "https://b.test" {
 		t.Errorf("with a URL: %s", got)
 	}
-	if h, err = stack.Open(env(map[string]string{stack.URL: ""})).Serve(echo); err != nil {
+	built := map[string]int{}
+	if h, err = stack.Open(env(map[string]string{stack.URL: ""})).Serve(func(base string) (http.Handler, error) { built[base]++; return echo(base) }); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 4 {
@@ -74,8 +75,22 @@ func TestServeKnowsItsAddress(t *testing.T) {
 			}
 		}
 	}
-	if w := get(h, "fifth.test"); w.Code != http.StatusBadRequest {
-		t.Errorf("a fifth address: %d %s", w.Code, w.Body)
+	// Whoever can name addresses takes none from those that go on being asked at, and does not make the function keep more than a few.
+	for i := range 100 {
+		for _, host := range []string{fmt.Sprintf("x%d.test", i), "3.lambda-url.test"} {
+			if got := get(h, host).Body.String(); got != "https://"+host {
+				t.Errorf("among many: %s", got)
+			}
+		}
+	}
+	if built["https://3.lambda-url.test"] != 1 {
+		t.Errorf("an address in use was forgotten: %v", built)
+	}
+	if get(h, "0.lambda-url.test"); built["https://0.lambda-url.test"] != 2 {
+		t.Errorf("a hundred addresses are kept: %v", built)
+	}
+	if w := get(h, ""); w.Code != http.StatusBadRequest {
+		t.Errorf("no address: %d %s", w.Code, w.Body)
 	}
 	broken := errors.New("broken")
 	for _, url := range []string{"", "https://b.test"} {

@@ -51,6 +51,7 @@ func echo(base string) (http.Handler, error) {
 func get(h http.Handler, host string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "https://"+host+"/", nil)
+	r.Host = host
 	h.ServeHTTP(w, r)
 	return w
 }

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 )
@@ -23,8 +21,8 @@ const (
 	DefaultLimit = 256 << 20
 	// MinLimit is the smallest Config.Limit.
 	MinLimit = 16 << 20
-	// segmentSize is when a file is left for the next. One that was delivered whole is removed.
-	segmentSize = 4 << 20
+	// fileSize is when a file is left for the next. One that was delivered whole is removed.
+	fileSize = 4 << 20
 	// maxTapes is how many recordings may be open: their list is one record.
 	maxTapes = 1000
 	// tapeRoom is kept free for each open recording, so that its end always has a place.
@@ -53,16 +51,15 @@ type Keeper struct {
 	c       Config
 	urgent  chan struct{} // capacity 1: somebody waits for the disk
 	flushed chan struct{} // capacity 1: something waits to be sent
+	journal *journal.Journal
 
 	mu       sync.Mutex
 	tapes    map[access.CommandID]*tape
-	used     int64      // bytes of files, of pending and of the tapes' buffers
-	pending  []framed   // not on disk yet, in order
-	writing  []framed   // taken off pending, on their way to disk
-	failed   error      // of the last attempt to write; nil once one worked
-	segments []*segment // oldest first; the last is the active one unless it is sealed
-	next     uint64     // number of the next segment
-	progress time.Time  // when chunks were last taken, or began to wait
+	used     int64     // bytes of files, of pending and of the tapes' buffers
+	pending  []framed  // not on disk yet, in order
+	writing  []framed  // taken off pending, on their way to disk
+	failed   error     // of the last attempt to write; nil once one worked
+	progress time.Time // when chunks were last taken, or began to wait
 }
 
 // framed is a record on its way to disk.
@@ -72,17 +69,6 @@ type framed struct {
 	next int          // of the tape, once this is on disk
 	done chan<- error // nil: nobody waits
 }
-
-// segment is one file.
-type segment struct {
-	path   string
-	f      *os.File // of the active one
-	size   int64    // on disk and synced
-	sent   int64    // the broker has everything before
-	sealed bool
-}
-
-const segmentPrefix, segmentSuffix = "chunks-", ".log"
 
 // Open takes the directory over. Recordings that an earlier process left open are closed as interrupted, at once and durably.
 func Open(c Config) (*Keeper, error) {
@@ -101,7 +87,7 @@ func Open(c Config) (*Keeper, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open recordings: %w", err)
 	}
-	k := &Keeper{c: c, urgent: make(chan struct{}, 1), flushed: make(chan struct{}, 1), tapes: map[access.CommandID]*tape{}, next: 1, progress: time.Now()}
+	k := &Keeper{c: c, urgent: make(chan struct{}, 1), flushed: make(chan struct{}, 1), tapes: map[access.CommandID]*tape{}, progress: time.Now()}
 	open, err := k.load()
 	if err == nil {
 		err = k.interrupt(open)
@@ -112,30 +98,25 @@ func Open(c Config) (*Keeper, error) {
 	return k, nil
 }
 
-// load finds the files and, in them, the recordings without an end. All are sealed: what is behind a torn record was never promised
-// to anybody.
+// prefix is how the names of the files begin.
+const prefix = "chunks-"
+
+// load finds the files and, in them, the recordings without an end.
 func (k *Keeper) load() (map[access.CommandID]title, error) {
-	names, err := filepath.Glob(filepath.Join(k.c.Dir, segmentPrefix+"*"+segmentSuffix))
+	j, err := journal.Open(journal.Config{Dir: k.c.Dir, Prefix: prefix, Size: fileSize, Head: k.head})
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names) // the numbers have one width
+	k.journal, k.used = j, j.Size()
 	open := map[access.CommandID]title{}
-	for i, name := range names {
-		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), segmentPrefix), segmentSuffix), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%s is not a file of recordings", name)
-		}
-		b, err := os.ReadFile(name) // segmentSize and a batch
+	for i, path := range j.Files() {
+		b, err := os.ReadFile(path) // fileSize and a batch
 		if err != nil {
 			return nil, err
 		}
 		if err := replay(b, i == 0, open); err != nil {
-			k.c.Log.Warn("recordings: a file ends early", "file", name, "error", err)
+			k.c.Log.Warn("recordings: a file ends early", "file", path, "error", err)
 		}
-		k.segments = append(k.segments, &segment{path: name, size: int64(len(b)), sealed: true})
-		k.used += int64(len(b))
-		k.next = n + 1
 	}
 	return open, nil
 }
@@ -143,9 +124,9 @@ func (k *Keeper) load() (map[access.CommandID]title, error) {
 // replay follows a file's records. The list at the head of the first file is where everything begins; later lists repeat what was seen.
 func replay(b []byte, first bool, open map[access.CommandID]title) error {
 	for len(b) > 0 {
-		payload, rest, whole, err := frame(b)
+		payload, rest, whole, err := journal.Frame(b, maxFrame)
 		if err != nil || !whole {
-			return errors.Join(errTorn, err)
+			return errors.Join(journal.ErrTorn, err)
 		}
 		r, err := decode(payload)
 		if err != nil {
@@ -189,17 +170,10 @@ func (k *Keeper) interrupt(open map[access.CommandID]title) error {
 			return err
 		}
 	}
-	if len(k.segments) > 0 {
-		kick(k.flushed)
+	if k.journal.Waiting() > 0 {
+		journal.Wake(k.flushed)
 	}
 	return nil
-}
-
-func kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // may says whether n more bytes may be recorded; if so they count as used. The caller has the lock.
@@ -209,26 +183,18 @@ func (k *Keeper) may(n int) error {
 		return fmt.Errorf("recordings cannot be written: %w", k.failed)
 	case k.used+int64(n)+int64(len(k.tapes))*tapeRoom > k.c.Limit:
 		return ErrFull
-	case k.waiting() > 0 && time.Since(k.progress) > k.c.Behind:
+	case k.journal.Waiting() > 0 && time.Since(k.progress) > k.c.Behind:
 		return ErrBehind
 	}
 	k.used += int64(n)
 	return nil
 }
 
-// waiting is how many bytes on disk the broker has not taken. The caller has the lock.
-func (k *Keeper) waiting() (n int64) {
-	for _, g := range k.segments {
-		n += g.size - g.sent
-	}
-	return n
-}
-
 // Waiting is how many bytes the broker has not taken yet, those not on disk included.
 func (k *Keeper) Waiting() int64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := k.waiting()
+	n := k.journal.Waiting()
 	for _, p := range slices.Concat(k.writing, k.pending) {
 		n += int64(len(p.b))
 	}
@@ -240,12 +206,7 @@ func (k *Keeper) Close() error {
 	k.gather(0)
 	err := k.flush()
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, g := range k.segments {
-		if g.f != nil {
-			err = errors.Join(err, g.f.Close())
-			g.f = nil
-		}
-	}
-	return err
+	over := len(k.tapes)+len(k.pending) == 0
+	k.mu.Unlock()
+	return errors.Join(err, k.journal.Close(over))
 }

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -290,7 +291,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	// The disk tore what was being written.
-	names, _ := filepath.Glob(filepath.Join(dir, segmentPrefix+"*"))
+	names, _ := filepath.Glob(filepath.Join(dir, prefix+"*"))
 	f, err := os.OpenFile(names[len(names)-1], os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.Write([]byte{0, 0, 1, 0, 9, 9})
@@ -333,14 +334,14 @@ func TestInterruptedAfterEverythingWasDelivered(t *testing.T) {
 	silent := begin(t, s, "D") // nothing was ever written to it
 	_ = silent
 	big := bytes.Repeat([]byte("x"), api.MaxChunk)
-	for range 3 * segmentSize / api.MaxChunk {
+	for range 3 * fileSize / api.MaxChunk {
 		_, err := r.Write(big)
 		must(t, err)
 	}
-	eventually(t, "delivered", func() bool { return len(b.bytes("C")) == 3*segmentSize && k.Waiting() == 0 })
+	eventually(t, "delivered", func() bool { return len(b.bytes("C")) == 3*fileSize && k.Waiting() == 0 })
 	cancel()
 	wg.Wait() // and never closed: as a crash leaves it
-	if names, _ := filepath.Glob(filepath.Join(dir, segmentPrefix+"*")); len(names) > 2 {
+	if names, _ := filepath.Glob(filepath.Join(dir, prefix+"*")); len(names) > 2 {
 		t.Errorf("files stay: %q", names)
 	}
 	_, stop := start(t, Config{Dir: dir}, b)
@@ -421,14 +422,9 @@ func TestADiskThatDoesNotWriteEndsTheChannel(t *testing.T) {
 	dir, b := t.TempDir(), &broker{}
 	k, stop := start(t, Config{Dir: dir}, b)
 	defer stop()
-	r := begin(t, k.Session("S", always), "C")
-	must(t, os.Rename(dir, dir+"away")) // no new file can be made
+	must(t, os.Rename(dir, dir+"away")) // no file can be made
 	t.Cleanup(func() { _ = os.RemoveAll(dir + "away") })
-	k.mu.Lock()
-	for _, g := range k.segments {
-		g.sealed = true
-	}
-	k.mu.Unlock()
+	r := begin(t, k.Session("S", always), "C")
 	if _, err := r.Write(make([]byte, api.MaxChunk)); err == nil {
 		t.Error("a full chunk was taken that is nowhere")
 	}
@@ -446,7 +442,7 @@ func TestADamagedFileIsSetAside(t *testing.T) {
 	}
 	must(t, r.Close())
 	stop()
-	names, _ := filepath.Glob(filepath.Join(dir, segmentPrefix+"*"))
+	names, _ := filepath.Glob(filepath.Join(dir, prefix+"*"))
 	raw, err := os.ReadFile(names[0])
 	must(t, err)
 	raw[3*api.MaxChunk] ^= 1
@@ -472,7 +468,7 @@ func FuzzDecode(f *testing.F) {
 	must(f, err)
 	for _, b := range [][]byte{c, o, first, append(bytes.Clone(o), c...), c[:len(c)-1], {0, 0, 0, 1, 0, 0, 0, 0, 'c'}} {
 		f.Add(b)
-		f.Add(b[frameHead:])
+		f.Add(b[journal.FrameHead:])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_ = replay(b, true, map[access.CommandID]title{})
@@ -481,7 +477,7 @@ func FuzzDecode(f *testing.F) {
 			if err != nil {
 				return // a title in a wasteful spelling
 			}
-			payload, rest, whole, err := frame(again)
+			payload, rest, whole, err := journal.Frame(again, maxFrame)
 			if err != nil || !whole || len(rest) != 0 {
 				t.Fatalf("%v %v %d", err, whole, len(rest))
 			}

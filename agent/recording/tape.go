@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
@@ -180,7 +181,7 @@ func (t *tape) cut(wait bool) error {
 	}
 	err := t.hand(api.Chunk{}, done)
 	if err == nil && wait {
-		kick(t.s.k.urgent)
+		journal.Wake(t.s.k.urgent)
 		err = <-done
 	}
 	if err != nil {

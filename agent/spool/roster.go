@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/internal/access"
 )
 
@@ -53,16 +54,16 @@ func openRoster(path string, log *slog.Logger) (*roster, error) {
 
 func (r *roster) replay(b []byte) error {
 	for len(b) > 0 {
-		payload, rest, whole, err := frame(b, maxLine)
+		payload, rest, whole, err := journal.Frame(b, maxLine)
 		if err != nil {
 			return err
 		}
 		if !whole {
-			return errTorn
+			return journal.ErrTorn
 		}
 		var l line
 		if err := json.Unmarshal(payload, &l); err != nil {
-			return errors.Join(errTorn, err)
+			return errors.Join(journal.ErrTorn, err)
 		}
 		if l.Open != nil && len(r.open) < MaxSessions {
 			r.open = append(r.open, *l.Open)
@@ -109,7 +110,7 @@ func (r *roster) append(l line) error {
 	if len(b) > maxLine {
 		return fmt.Errorf("a session's state of %d bytes is over %d", len(b), maxLine)
 	}
-	b = appendFrame(nil, b)
+	b = journal.AppendFrame(nil, b)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := r.f.WriteAt(b, r.size); err != nil {
@@ -142,7 +143,7 @@ func (r *roster) rewrite() error {
 		if err != nil {
 			return err
 		}
-		b = appendFrame(b, j)
+		b = journal.AppendFrame(b, j)
 	}
 	f, err := os.OpenFile(r.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -156,7 +157,7 @@ func (r *roster) rewrite() error {
 		err = os.Rename(r.path+".new", r.path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(r.path))
+		err = journal.SyncDir(filepath.Dir(r.path))
 	}
 	if err != nil {
 		return errors.Join(err, f.Close())

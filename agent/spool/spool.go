@@ -9,12 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 )
@@ -22,8 +20,8 @@ import (
 const (
 	// maxRecord is the most that one outcome takes: a tag, an error code, and counts for 64 classes of 128 bytes.
 	maxRecord = 12 << 10
-	// segmentSize is when a file is left for the next. One that was sent whole is removed.
-	segmentSize = 1 << 20
+	// fileSize is when a file is left for the next. One that was sent whole is removed.
+	fileSize = 1 << 20
 	// DefaultLimit is Config.Limit where that is 0. A reservation counts maxRecord.
 	DefaultLimit = 64 << 20
 	// MinLimit is the smallest Config.Limit.
@@ -50,23 +48,14 @@ type Spool struct {
 	appended chan struct{} // capacity 1: something waits to be written
 	flushed  chan struct{} // capacity 1: something waits to be sent
 
+	journal *journal.Journal // outcomes
+
 	mu       sync.Mutex
 	reserved int
-	buffer   []byte     // framed outcomes that are not on disk yet
-	failed   error      // of the last attempt to write; nil once one worked
-	segments []*segment // oldest first; the last is the active one unless it is sealed
-	next     uint64     // number of the next segment
+	buffer   []byte // framed outcomes that are not on disk yet
+	failed   error  // of the last attempt to write; nil once one worked
 	sessions *roster
 	oldest   time.Time // of the outcome that the last attempt began with; zero once nothing waits
-}
-
-// segment is one file of outcomes.
-type segment struct {
-	path   string
-	f      *os.File // of the active one
-	size   int64    // on disk and synced
-	sent   int64    // the broker has everything before
-	sealed bool
 }
 
 // Open takes the directory over and finds what an earlier process left in it.
@@ -87,46 +76,23 @@ func Open(c Config) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	s := &Spool{dir: c.Dir, limit: c.Limit, log: c.Log, lock: lock, next: 1, appended: make(chan struct{}, 1), flushed: make(chan struct{}, 1)}
+	s := &Spool{dir: c.Dir, limit: c.Limit, log: c.Log, lock: lock, appended: make(chan struct{}, 1), flushed: make(chan struct{}, 1)}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open spool: %w", err), lock.Close())
 	}
 	return s, nil
 }
 
-const segmentPrefix, segmentSuffix = "outcomes-", ".log"
-
-// load finds the segments. All are sealed: what is behind a torn record was never promised to anybody.
-func (s *Spool) load() error {
-	names, err := filepath.Glob(filepath.Join(s.dir, segmentPrefix+"*"+segmentSuffix))
-	if err != nil {
+// load finds what is there.
+func (s *Spool) load() (err error) {
+	if s.journal, err = journal.Open(journal.Config{Dir: s.dir, Prefix: "outcomes-", Size: fileSize}); err != nil {
 		return err
 	}
-	slices.Sort(names) // the numbers have one width
-	for _, name := range names {
-		n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), segmentPrefix), segmentSuffix), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%s is not a file of the spool", name)
-		}
-		st, err := os.Stat(name)
-		if err != nil {
-			return err
-		}
-		s.segments = append(s.segments, &segment{path: name, size: st.Size(), sealed: true})
-		s.next = n + 1
-	}
 	s.sessions, err = openRoster(filepath.Join(s.dir, "sessions.log"), s.log)
-	if err == nil && len(s.segments) > 0 {
-		kick(s.flushed)
+	if err == nil && s.journal.Waiting() > 0 {
+		journal.Wake(s.flushed)
 	}
 	return err
-}
-
-func kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // Reserve makes room for the outcomes of n commands that are about to be asked for; an error means that they must not be.
@@ -136,11 +102,7 @@ func (s *Spool) Reserve(n int) error {
 	if s.failed != nil {
 		return fmt.Errorf("spool cannot write: %w", s.failed)
 	}
-	used := int64(len(s.buffer))
-	for _, g := range s.segments {
-		used += g.size
-	}
-	if used+int64(s.reserved+n)*maxRecord > s.limit {
+	if used := int64(len(s.buffer)) + s.journal.Size(); used+int64(s.reserved+n)*maxRecord > s.limit {
 		return ErrFull
 	}
 	s.reserved += n
@@ -157,7 +119,7 @@ func (s *Spool) Release(n int) {
 // Put keeps an outcome, in place of a reservation. It returns at once.
 func (s *Spool) Put(o api.Outcome) {
 	b, err := json.Marshal(o)
-	if err != nil || len(b) > maxRecord-frameHead {
+	if err != nil || len(b) > maxRecord-journal.FrameHead {
 		// Only what a room made up can be that large: the counts are told together.
 		total := int64(0)
 		for _, n := range o.Result.Masked {
@@ -171,9 +133,9 @@ func (s *Spool) Put(o api.Outcome) {
 	}
 	s.mu.Lock()
 	s.reserved--
-	s.buffer = appendFrame(s.buffer, b)
+	s.buffer = journal.AppendFrame(s.buffer, b)
 	s.mu.Unlock()
-	kick(s.appended)
+	journal.Wake(s.appended)
 }
 
 // Session is a session that is open: enough to close it after a crash.
@@ -189,7 +151,7 @@ func (s *Spool) Opened(o Session) error {
 	if err := s.sessions.add(o); err != nil {
 		return fmt.Errorf("spool session: %w", err)
 	}
-	kick(s.appended)
+	journal.Wake(s.appended)
 	return nil
 }
 
@@ -213,11 +175,7 @@ func (s *Spool) Left() []Session {
 func (s *Spool) Waiting() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := int64(len(s.buffer))
-	for _, g := range s.segments {
-		n += g.size - g.sent
-	}
-	return n
+	return int64(len(s.buffer)) + s.journal.Waiting()
 }
 
 // Oldest is how long the oldest outcome waits that the broker was asked to take; 0 where none does.
@@ -233,16 +191,5 @@ func (s *Spool) Oldest() time.Duration {
 // Close writes what is in memory and lets go of the directory. Run must have ended.
 func (s *Spool) Close() error {
 	err := s.flush()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, g := range s.segments {
-		if g.f != nil {
-			err = errors.Join(err, g.f.Close())
-			g.f = nil
-		}
-		if g.sent == g.size {
-			err = errors.Join(err, os.Remove(g.path))
-		}
-	}
-	return errors.Join(err, s.sessions.close(), s.lock.Close())
+	return errors.Join(err, s.journal.Close(true), s.sessions.close(), s.lock.Close())
 }

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sallyport/sallyport/agent/journal"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 )
@@ -171,7 +172,11 @@ func TestOnDiskInTime(t *testing.T) {
 	put(t, s, 0, 1)
 	eventually(t, "on disk", func() bool {
 		for _, f := range files(t, dir, "outcomes-*.log") {
-			if o, _, err := read(f, 0, size(t, f)); err == nil && len(o) == 1 {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o, _, err := decode(b); err == nil && len(o) == 1 {
 				return true
 			}
 		}
@@ -308,11 +313,11 @@ func TestDamage(t *testing.T) {
 }
 
 func TestEveryFlippedBitIsNoticed(t *testing.T) {
-	good := appendFrame(nil, []byte(`{"rows":1}`))
+	good := journal.AppendFrame(nil, []byte(`{"rows":1}`))
 	for i := range len(good) * 8 {
 		b := append([]byte(nil), good...)
 		b[i/8] ^= 1 << (i % 8)
-		if payload, _, whole, err := frame(b, maxRecord); err == nil && whole {
+		if payload, _, whole, err := journal.Frame(b, maxRecord); err == nil && whole {
 			t.Errorf("bit %d: read %q", i, payload)
 		}
 	}
@@ -343,7 +348,7 @@ func TestSessionsAreRemembered(t *testing.T) {
 		want int
 	}{
 		"whole": {b, 2}, "torn": {append(b[:len(b):len(b)], 0, 0, 0), 2}, "damaged": {append(b[:len(b):len(b)], make([]byte, 50)...), 2},
-		"not ours": {appendFrame(b[:len(b):len(b)], []byte("{")), 2},
+		"not ours": {journal.AppendFrame(b[:len(b):len(b)], []byte("{")), 2},
 	} {
 		if err := os.WriteFile(f, c.b, 0o600); err != nil {
 			t.Fatal(err)
@@ -495,11 +500,11 @@ func TestFullDiskRefusesAndLosesNothing(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(appendFrame(nil, []byte(`{"session":"S","command":"C","seq":1,"time":"2026-01-02T03:04:05Z","result":{"status":"ok","rows":1,"bytes":2,"duration_us":3}}`)))
+	f.Add(journal.AppendFrame(nil, []byte(`{"session":"S","command":"C","seq":1,"time":"2026-01-02T03:04:05Z","result":{"status":"ok","rows":1,"bytes":2,"duration_us":3}}`)))
 	f.Add([]byte{0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		outcomes, read, err := decode(b)
-		if read > len(b) || len(outcomes) > maxSend || err != nil && !errors.Is(err, errTorn) {
+		if read > len(b) || len(outcomes) > maxSend || err != nil && !errors.Is(err, journal.ErrTorn) {
 			t.Fatal(read, len(b), err)
 		}
 		_ = (&roster{}).replay(b)

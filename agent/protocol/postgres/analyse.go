@@ -64,7 +64,7 @@ func examine(text string, st session, cat *catalogue, lim limits) *facts {
 	f := &facts{command: blank(text, st)}
 	c := &f.command
 	if err := sqltext.Check(text, sqltext.Limits{
-		Bytes: lim.text, Tokens: sqltext.Default.Tokens, Statements: lim.statements, Depth: lim.depth, Chain: sqltext.Default.Chain,
+		Bytes: lim.text, Tokens: lim.tokens, Statements: lim.tokens, Depth: lim.depth, Chain: sqltext.Default.Chain,
 	}); err != nil {
 		c.Refused = &access.Refusal{Rule: "postgres.limits", Hint: "the text is too large or too deep: " + err.Error()}
 		if errors.Is(err, sqltext.ErrEncoding) {
@@ -77,6 +77,12 @@ func examine(text string, st session, cat *catalogue, lim limits) *facts {
 		c.Why = "there is no catalogue"
 		return f
 	}
+	done, busy := cat.analysing(text)
+	if busy != nil {
+		c.Refused, c.Why, f.uncached = busy, "it was not looked at", true
+		return f
+	}
+	defer done()
 	tree, err := cat.parse(text)
 	if err != nil {
 		c.Why = "the text does not parse"

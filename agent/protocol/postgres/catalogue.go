@@ -27,7 +27,8 @@ type catalogue struct {
 	published map[string][]*relation  // what publications hold by name
 	onDefine  []string                // functions of event triggers
 	facts     *factCache
-	parser    grammar // nil parses in this process
+	parser    grammar       // nil parses in this process
+	turn      chan struct{} // of texts that are large; nil: no others are looked at
 }
 
 type relName struct{ schema, name string }

@@ -24,7 +24,8 @@
 // server; the text behind EXECUTE and FETCH is asked of the server. Bodies in SQL are looked into, other languages are opaque. The grammar,
 // which is C, runs in processes of its own (Config.Parser).
 //
-// Known limits: names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
+// Known limits: a command may hold 20 MiB, its text and parameters together, and a text 600,000 tokens; the large ones of all sessions
+// share memory (Config.Memory), and are analysed one at a time. Names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
 // anybody else's (at once, where a decision took longer than that), but not inside a transaction: what somebody else changes in those
 // seconds is seen by the masks, which go by the origin of each field, and not by the decision; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync
 // ends it too. While a command is held the room reads at most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.

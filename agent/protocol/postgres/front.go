@@ -28,7 +28,9 @@ type front struct {
 
 	statements map[string]*statement // that the target has
 	portals    map[string]*portal
-	held       int // bytes of texts and parameters in both
+	held       int   // bytes of texts and parameters in both
+	reserved   int64 // of them and of what is being dealt with, in the room's memory for what is large
+	ration     *ration
 
 	fresh     time.Duration // see Config
 	checked   time.Time     // when the snapshot was last known to be current
@@ -46,8 +48,8 @@ type front struct {
 	copying copying
 }
 
-func newFront(l *link) *front {
-	return &front{link: l, w: bufio.NewWriterSize(l.conn, 16<<10), statements: make(map[string]*statement), portals: make(map[string]*portal)}
+func newFront(l *link, shared *ration) *front {
+	return &front{link: l, ration: shared, w: bufio.NewWriterSize(l.conn, 16<<10), statements: make(map[string]*statement), portals: make(map[string]*portal)}
 }
 
 // open reads what gives bytes their meaning, and the catalogue.
@@ -171,6 +173,7 @@ func (f *front) loop(ctx context.Context) error {
 		}
 		if err == nil {
 			err = f.message(ctx, tag, msg)
+			f.release()
 		}
 		if v := (*violation)(nil); errors.As(err, &v) {
 			f.note(ctx, v)
@@ -228,7 +231,7 @@ func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 		copied := head // what is written through an interface escapes: here alone
 		return 0, nil, f.copyMessage(ctx, copied[:], int(n)-lengthWord)
 	}
-	msg, err = f.in.readBody(ctx, head[:], int(n)-lengthWord)
+	msg, err = f.body(ctx, head[:], int(n)-lengthWord)
 	return head[0], msg, err
 }
 
@@ -412,12 +415,12 @@ func (f *front) command(text string, params []access.Param, prepare bool) (acces
 		clean := strings.ToValidUTF8(text, "\uFFFD")
 		return f.refused("QUERY", clean[:min(len(clean), 1<<10)], "postgres.encoding", "send UTF-8"), plan{}
 	}
-	size := 0
+	size := len(text)
 	for _, p := range params {
 		size += len(p.Value)
 	}
-	if size > maxParams {
-		return f.refused("BIND", text, "postgres.too-large", fmt.Sprintf("parameters may hold %d bytes together", maxParams)), plan{}
+	if size > maxCommand {
+		return f.refused("QUERY", text[:min(len(text), 1<<10)], "postgres.too-large", fmt.Sprintf("a statement and its parameters may hold %d bytes together", maxCommand)), plan{}
 	}
 	st := f.st
 	st.inTxn = f.seg.inTxn
@@ -427,15 +430,8 @@ func (f *front) command(text string, params []access.Param, prepare bool) (acces
 		c.Complete, c.Why = false, "it follows a command that may change what names mean, before one Sync"
 		c.Touches = append(slices.Clone(c.Touches), access.Touch{Effect: access.Unknown, Resource: access.Resource{Kind: access.KindDatabase, Name: f.st.database}})
 	}
-	if len(c.Text) > defaultLimits.text {
-		c = f.refused(c.Verb, strings.ToValidUTF8(text[:1<<10], ""), "postgres.too-large",
-			fmt.Sprintf("a statement may hold %d bytes; send values as parameters", defaultLimits.text))
-	}
 	return c, p
 }
-
-// maxParams bounds the parameters of one command: with its text they fit one request to the broker (api.MaxBody) in base64.
-const maxParams = 3 << 20
 
 func (f *front) refused(verb, text, rule, hint string) access.Command {
 	return access.Command{Verb: verb, Text: text, Normalised: verb, Complete: true,

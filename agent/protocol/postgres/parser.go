@@ -16,10 +16,11 @@ import (
 // The grammar is C. It runs in processes of its own, so that a text that breaks it (a fault, a stack that overflows, memory without end)
 // costs the statement that it is and nothing else: the process ends, its successor starts with the next text.
 
-// Limits of one text in the parser. A tree is some 20 times its text; a text of 1 MiB parses in 0.1 s.
+// Limits of one text in the parser. A tree, encoded, is some 8 times its text, or as long as its literals; maxTokens parse within 3 s on a busy
+// machine.
 const (
 	maxTree   = 64 << 20
-	parseWait = 5 * time.Second
+	parseWait = 10 * time.Second
 	// parserProcesses is how many there are: a text takes some 50 µs, and what is repeated is not parsed again.
 	parserProcesses = 2
 )

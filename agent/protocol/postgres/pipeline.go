@@ -12,9 +12,9 @@ import (
 const (
 	maxStatements = 10000
 	maxPortals    = 1000
-	maxKept       = 16 << 20 // bytes of their texts and parameters
-	maxSegment    = 2000000  // messages before one Sync: what they do to named statements and portals is kept until then
-	maxPending    = 1 << 20  // bytes of a segment that wait for one question
+	maxKept       = 2*maxCommand + 8<<20 // bytes of their texts and parameters: one of each may be as large as a command
+	maxSegment    = 2000000              // messages before one Sync: what they do to named statements and portals is kept until then
+	maxPending    = 1 << 20              // bytes of a segment that wait for one question
 )
 
 // statement is what Parse made: its text is what every Bind of it is decided on.
@@ -22,6 +22,8 @@ type statement struct {
 	name, text string
 	masked     string // what the target has in its place, where classes are masked beneath
 }
+
+func (st *statement) size() int { return len(st.name) + len(st.text) + len(st.masked) }
 
 // portal is a statement with its parameters. It stays bound to the statement that it was made from, whatever name is parsed anew.
 type portal struct {
@@ -52,7 +54,8 @@ type segment struct {
 	skipping bool // denied or failed here: everything up to Sync is dropped
 	items    []*item
 	commands []access.Command
-	bytes    int
+	bytes    int // of items
+	kept     int // of texts and parameters that effects hold
 	count    int // messages so far
 	effects  []effect
 	names    map[string]*statement // of this segment; nil: closed in it
@@ -64,6 +67,7 @@ type effect struct {
 	e      *expect
 	portal bool
 	name   string
+	bytes  int
 }
 
 // item is one extended message that waits for the decision of its segment.
@@ -136,7 +140,7 @@ func (f *front) parse(it *item, c *cursor) {
 	case strings.HasPrefix(name, own), len(name) > maxSmall:
 		it.fail = &reply{severity: severityError, code: stateDenied, message: "the name of a prepared statement is reserved or too long"}
 		return
-	case len(f.statements)+len(f.seg.names) >= maxStatements, f.held+f.seg.bytes+len(text) > maxKept:
+	case len(f.statements)+len(f.seg.names) >= maxStatements, f.holds()+len(text) > maxKept:
 		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many prepared statements", hint: "close those that are not used any more"}
 		return
 	}
@@ -162,7 +166,7 @@ func (f *front) bind(it *item, c *cursor) {
 	case st == nil:
 		it.fail = unknownStatement(source)
 		return
-	case len(f.portals)+len(f.seg.portals) >= maxPortals, f.held+f.seg.bytes+len(it.msg) > maxKept:
+	case len(f.portals)+len(f.seg.portals) >= maxPortals, f.holds()+len(it.msg) > maxKept:
 		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many portals", hint: "close those that are not used any more"}
 		return
 	}

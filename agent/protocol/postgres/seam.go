@@ -27,13 +27,13 @@ type session struct {
 
 // limits bound what analyse looks at; beyond them a command is refused, not cut.
 type limits struct {
-	text       int // bytes
-	depth      int // nesting
-	statements int // in one message
+	text   int // bytes
+	depth  int // nesting
+	tokens int // and so statements in one message: a migration has hundreds, a script of INSERTs thousands
 }
 
-// defaultLimits follow the design: 1 MiB of text, 500 levels; 100 statements in a message is a script, not a command.
-var defaultLimits = limits{text: 1 << 20, depth: 500, statements: 100}
+// defaultLimits: what the broker takes of text, of which no more is parsed than the grammar's process and this one have memory and time for.
+var defaultLimits = limits{text: maxCommand, depth: 500, tokens: maxTokens}
 
 // txnMove is what one statement does to the transaction block.
 type txnMove uint8

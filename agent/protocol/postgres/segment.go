@@ -148,11 +148,23 @@ func (f *front) forward(it *item, r *running) error {
 func (f *front) effect(e *expect, portal bool, name string) {
 	for i := len(f.seg.effects) - 1; name == "" && i >= max(0, len(f.seg.effects)-4); i-- {
 		if x := f.seg.effects[i]; x.name == "" && x.portal == portal && (x.e.portal == nil || x.e.portal.run == nil && !x.e.portal.fresh) {
+			if x.e.portal != nil {
+				x.e.portal.params = nil // nobody executes it again, and the queue may hold it for a while
+			}
+			f.seg.kept -= x.bytes
 			f.seg.effects = append(f.seg.effects[:i], f.seg.effects[i+1:]...)
 			break
 		}
 	}
-	f.seg.effects = append(f.seg.effects, effect{e: e, portal: portal, name: name})
+	x := effect{e: e, portal: portal, name: name}
+	switch {
+	case e.portal != nil:
+		x.bytes = e.portal.size
+	case e.made != nil:
+		x.bytes = e.made.size()
+	}
+	f.seg.kept += x.bytes
+	f.seg.effects = append(f.seg.effects, x)
 }
 
 // describeFirst asks for a portal's description where the client has not: its rows cannot be judged without.
@@ -240,11 +252,11 @@ func (f *front) settle() {
 			f.forget(x.name)
 			if x.e.made != nil {
 				f.statements[x.name] = x.e.made
-				f.held += len(x.e.made.text) + len(x.name)
+				f.held += x.e.made.size()
 			}
 		}
 	}
-	f.seg.effects = nil
+	f.seg.effects, f.seg.kept = nil, 0
 	_, _, status, _ := f.q.state()
 	if status == statusIdle {
 		for name := range f.portals {
@@ -273,7 +285,7 @@ func (f *front) settlePortal(x effect) {
 // forget drops a prepared statement.
 func (f *front) forget(name string) {
 	if st, ok := f.statements[name]; ok {
-		f.held -= len(st.text) + len(name)
+		f.held -= st.size()
 		delete(f.statements, name)
 	}
 }

@@ -35,6 +35,9 @@ type Config struct {
 	// Parser is the command that runs ParserMain, two of which serve all sessions. Empty parses in this process, where a text that breaks
 	// the grammar ends every session.
 	Parser []string
+	// Memory is how many bytes of large statements and parameters all sessions together may hold; what would be more waits. Zero means
+	// 256 MiB.
+	Memory int64
 }
 
 // Room serves PostgreSQL. It knows its live sessions, so that a cancel request finds the one that it is for.
@@ -44,6 +47,7 @@ type Room struct {
 	targets     map[access.TargetName]Settings
 	certificate func() (*certificate, error)
 	shared      *snapshots
+	ration      *ration
 	mu          sync.Mutex
 	live        map[uint32][]*link // by the process id that the client was told
 }
@@ -53,7 +57,11 @@ func New(c Config) *Room {
 	if c.Fresh == 0 {
 		c.Fresh = 5 * time.Second
 	}
-	r := &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), live: make(map[uint32][]*link)}
+	if c.Memory == 0 {
+		c.Memory = memory
+	}
+	r := &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), ration: newRation(c.Memory),
+		live: make(map[uint32][]*link)}
 	if len(c.Parser) > 0 {
 		r.parser = newParsers(c.Parser, parserProcesses)
 	}
@@ -176,7 +184,8 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 		l.q.close(err, access.StatusLost)
 		cancel(err)
 	})
-	f := newFront(l)
+	f := newFront(l, r.ration)
+	defer f.free()
 	f.fresh, f.shared, f.parser = r.fresh, r.shared, r.parser
 	if err := f.open(ctx, start); err != nil {
 		return err

@@ -532,7 +532,7 @@ func TestLatePermit(t *testing.T) {
 		defer g.batcher.Close()
 		here, _ := net.Pipe()
 		l := &link{s: &protocol.Session{Gate: g.of(t, "S1"), Log: slog.New(slog.DiscardHandler)}, in: newInbox(), out: newOut(here), conn: here, q: newQueue('I')}
-		f := newFront(l)
+		f := newFront(l, newRation(memory))
 		cmd := access.Command{Verb: "SELECT", Text: "select 1"}
 		permits, denied, err := f.check(t.Context(), []access.Command{cmd})
 		if denied != nil || err != nil {

@@ -80,7 +80,7 @@ func (f *front) snapshot(ctx context.Context, mark string) (*catalogue, error) {
 	load := func() (*catalogue, error) {
 		cat, err := loadCatalogue(func(sql string) ([][]string, error) { return f.ask(ctx, sql) }, f.s.Classes)
 		if err == nil {
-			cat.parser = f.parser
+			cat.parser, cat.turn = f.parser, f.ration.turn
 		}
 		return cat, err
 	}

@@ -9,10 +9,10 @@ import (
 
 // Limits on what a peer may send, each checked against the length word before anything is allocated for it.
 const (
-	maxStartup  = 10000    // PostgreSQL's own MAX_STARTUP_PACKET_LENGTH
-	maxAuth     = 65535    // PostgreSQL's own PG_MAX_SASL_MESSAGE_LENGTH is 1024; drivers stay far below both
-	maxMessage  = 16 << 20 // from a client: bound by what the broker takes, see maxCommand
-	maxHeld     = 2 << 20  // from the target, other than a row: kept whole while it is rewritten; and a row that is masked value by value
+	maxStartup  = 10000              // PostgreSQL's own MAX_STARTUP_PACKET_LENGTH
+	maxAuth     = 65535              // PostgreSQL's own PG_MAX_SASL_MESSAGE_LENGTH is 1024; drivers stay far below both
+	maxMessage  = maxCommand + 1<<20 // from a client: 65,535 parameters need 4 bytes each, and names
+	maxHeld     = 2 << 20            // from the target, other than a row: kept whole while it is rewritten; and a row that is masked value by value
 	maxRow      = 1<<30 + 1<<20
 	maxFields   = 65535 // an Int16, unsigned; PostgreSQL itself stops at 1664 columns
 	maxSmall    = 1024  // Describe, Close, Execute carry one name of at most 63 bytes; drivers' names stay below 1 kB

@@ -129,7 +129,7 @@ func (a *analysis) guard(e access.Effect, r *relation) {
 	}
 }
 
-// open walks into a view. Whatever it reads of a class is derived: the fields that come out do not tell where they came from.
+// open walks into a view. Whatever it reads of a class is derived, but where it shows in columns of its own: see lineage.
 func (a *analysis) open(e access.Effect, v *relation) {
 	for _, b := range v.bases {
 		names := make([]string, 0, len(b.columns))
@@ -145,7 +145,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 			a.reach(access.Write, b.rel, true, true)
 		}
 		for i := range b.rel.columns {
-			if c := &b.rel.columns[i]; e == access.Read && (b.whole || slices.Contains(b.columns, c.num)) {
+			if c := &b.rel.columns[i]; e == access.Read && !v.clear && (b.whole || slices.Contains(b.columns, c.num)) {
 				a.class(b.rel, c, "through the view "+v.display(), false)
 			}
 		}
@@ -157,7 +157,7 @@ func (a *analysis) open(e access.Effect, v *relation) {
 func (a *analysis) use(e *entry, c *column, how string, plain bool) {
 	r := e.rel
 	a.reach(access.Read, r, e.down, false, c.name)
-	if r.kind == 'v' {
+	if r.kind == 'v' && !r.clear {
 		plain, how = false, orElse(how, "through the view "+r.display())
 	}
 	if e.spliced {

@@ -150,6 +150,9 @@ func loadCatalogue(run func(sql string) ([][]string, error), classes []access.Cl
 		return nil, fmt.Errorf("load catalogue: %w", l.err)
 	}
 	l.cat.classify(classes)
+	if l.lineage(classes); l.err != nil {
+		return nil, fmt.Errorf("load catalogue: %w", l.err)
+	}
 	return l.cat, nil
 }
 
@@ -361,8 +364,12 @@ func (c *catalogue) classify(classes []access.Class) {
 			changed = r.inherit() || changed
 		}
 	}
+}
+
+// guard lists what has columns of a class, and sorts the classes of each.
+func (c *catalogue) guard(classes []access.Class) {
 	for _, r := range c.byOID {
-		if slices.ContainsFunc(r.columns, func(col column) bool { return len(col.classes) > 0 }) {
+		if r.protected() {
 			c.guarded = append(c.guarded, r)
 		}
 	}

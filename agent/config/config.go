@@ -88,6 +88,7 @@ type (
 	source struct {
 		File, Env string
 		Command   []string
+		RDSToken  string // an AWS region; of a target's password alone
 	}
 	target struct {
 		Protocol string `yaml:"protocol"`
@@ -239,7 +240,7 @@ func below(dir, path string) string {
 // UnmarshalYAML reads {file: …}, {env: …} or {command: […]}. Its errors tell no value: somebody may have written the credential itself.
 func (s *source) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode || len(n.Content) != 2 {
-		return fmt.Errorf("line %d: want exactly one of {file: PATH}, {env: NAME} and {command: [PROGRAM, ARGUMENT…]}, never the value itself", n.Line)
+		return fmt.Errorf("line %d: want exactly one of {file: PATH}, {env: NAME}, {command: [PROGRAM, ARGUMENT…]} and {rds_token: REGION}, never the value itself", n.Line)
 	}
 	key, value := n.Content[0], n.Content[1]
 	to := any(nil)
@@ -250,9 +251,11 @@ func (s *source) UnmarshalYAML(n *yaml.Node) error {
 		to = &s.Env
 	case "command":
 		to = &s.Command
+	case "rds_token":
+		to = &s.RDSToken
 	}
 	if to == nil || value.Decode(to) != nil {
-		return fmt.Errorf("line %d: want file or env with a text, or command with a list of texts", key.Line)
+		return fmt.Errorf("line %d: want file, env or rds_token with a text, or command with a list of texts", key.Line)
 	}
 	return nil
 }
@@ -261,6 +264,9 @@ func (s source) check(dir string) (credential.Source, error) {
 	c := credential.Source{Env: s.Env, Command: s.Command}
 	if s.File != "" {
 		c.File = below(dir, s.File)
+	}
+	if s.RDSToken != "" {
+		return c, errors.New("rds_token is for the password of a target")
 	}
 	return c, c.Check()
 }
@@ -291,6 +297,9 @@ func (t target) check(dir string, room protocol.Settings) (Target, error) {
 	}
 	peer, named, unproven := t.peer(dir, host, local)
 	c.Peer = peer
+	if c.Password.RDS.Region != "" && (c.Network != "tcp" || peer.Mode == "disable" || t.HostKey != "") {
+		return c, errors.New("password: rds_token is for a database by TCP and TLS")
+	}
 	known, err := t.section(&c, room, protocol.Section{Dir: dir, Host: host, Port: port, Credential: kind, Peer: peer})
 	switch {
 	case err != nil:
@@ -348,6 +357,10 @@ func (t target) credential(c *Target, dir string) (kind string, err error) {
 		}
 		secret, kind = s.source, s.kind
 	}
+	if kind == protocol.Password && secret.RDSToken != "" {
+		c.Password.RDS = credential.RDS{Region: secret.RDSToken, Endpoint: c.Address, User: c.User}
+		return kind, nil
+	}
 	if c.Password, err = secret.check(dir); err != nil {
 		return "", fmt.Errorf("password: %w", err)
 	}
@@ -370,7 +383,9 @@ func (t target) peer(dir, host string, local bool) (p protocol.Peer, named bool,
 	return p, tls, nil
 }
 
-func (s source) empty() bool { return s.File == "" && s.Env == "" && len(s.Command) == 0 }
+func (s source) empty() bool {
+	return s.File == "" && s.Env == "" && len(s.Command) == 0 && s.RDSToken == ""
+}
 
 // hostKey reads a public key, or its fingerprint as ssh-keygen -l prints it.
 func hostKey(s string) (protocol.Peer, error) {

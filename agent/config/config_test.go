@@ -125,12 +125,17 @@ func TestRefuses(t *testing.T) {
 		"relative socket":              {"127.0.0.1:5432", "unix:sock", "absolute path"},
 		"password inline":              {"{env: P}", canary, "never the value"},
 		"password in a list":           {"{env: P}", "[" + canary + "]", "never the value"},
-		"password under a strange key": {"{env: P}", "{value: " + canary + "}", "want file or env"},
-		"password as a map of maps":    {"{env: P}", "{file: {x: " + canary + "}}", "want file or env"},
+		"password under a strange key": {"{env: P}", "{value: " + canary + "}", "want file, env or"},
+		"password as a map of maps":    {"{env: P}", "{file: {x: " + canary + "}}", "want file, env or"},
 		"command in one text":          {"{env: P}", "{command: " + canary + "}", "list of texts"},
 		"two sources":                  {"{env: P}", "{env: P, file: x}", "exactly one"},
 		"no password":                  {", password: {env: P}", "", "exactly one"},
 		"empty password source":        {"{env: P}", "{env: ''}", "exactly one"},
+		"rds_token without TLS":        {"{env: P}", "{rds_token: eu-west-1}", "by TCP and TLS"},
+		"rds_token by a socket":        {`"127.0.0.1:5432", user: u, password: {env: P}, tls: {mode: disable}`, `"unix:/s", user: u, password: {rds_token: eu-west-1}, tls: {server_name: x}`, "by TCP and TLS"},
+		"rds_token as a key":           {"password: {env: P}", "private_key: {rds_token: eu-west-1}", "the password of a target"},
+		"rds_token as a join token":    {"state_dir: /s", "state_dir: /s\njoin_token: {rds_token: eu-west-1}", "the password of a target"},
+		"rds_token without a region":   {"{env: P}", "{rds_token: ''}", "exactly one"},
 		"TLS mode":                     {"{mode: disable}", "{mode: prefer}", `"prefer"`},
 		"no TLS far away":              {"127.0.0.1:5432", "10.0.0.1:5432", "loopback"},
 		"no TLS by name":               {"127.0.0.1:5432", "localhost:5432", "loopback"},
@@ -173,6 +178,17 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := config.Parse(make([]byte, 2<<20), "/", rooms); err == nil || !strings.Contains(err.Error(), "over") {
 		t.Error(err)
+	}
+}
+
+func TestRDSToken(t *testing.T) {
+	b := strings.Replace(least, `"127.0.0.1:5432", user: u, password: {env: P}, tls: {mode: disable}`, `"db.internal:5432", user: u, password: {rds_token: eu-west-1}`, 1)
+	c, err := config.Parse([]byte(b), "/", rooms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Targets["app"].Password.RDS, (credential.RDS{Region: "eu-west-1", Endpoint: "db.internal:5432", User: "u"}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -112,6 +112,26 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+func TestRDSToken(t *testing.T) {
+	env := map[string]string{"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": canary}
+	s := credential.Source{RDS: credential.RDS{Region: "eu-west-1", Endpoint: "db.internal:5432", User: "app"}}
+	token, err := s.Fetch(t.Context(), func(k string) string { return env[k] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := token.Reveal(); !strings.HasPrefix(got, "db.internal:5432/?Action=connect&DBUser=app&") || !strings.Contains(got, "X-Amz-Signature=") || strings.Contains(got, canary) {
+		t.Error(got)
+	}
+	delete(env, "AWS_SECRET_ACCESS_KEY")
+	if _, err := s.Fetch(t.Context(), func(k string) string { return env[k] }); err == nil || !strings.Contains(err.Error(), "AWS_SECRET_ACCESS_KEY is not") {
+		t.Errorf("half an identity: %v", err)
+	}
+	s.Env = "PW"
+	if s.Check() == nil {
+		t.Error("two sources")
+	}
+}
+
 func TestACommandThatHangsIsEnded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

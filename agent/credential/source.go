@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/secret"
+	"github.com/sallyport/sallyport/internal/sigv4"
 )
 
 const (
@@ -28,18 +29,26 @@ type Source struct {
 	File    string   // a path; only its owner may read it
 	Env     string   // a variable of the agent's environment
 	Command []string // a program and its arguments, no shell; what it prints is the credential
+	RDS     RDS      // a token of the machine's AWS identity
+}
+
+// RDS says for which login to RDS or Aurora with IAM authentication a token is made.
+type RDS struct {
+	Region   string
+	Endpoint string // HOST:PORT as AWS names it: tokens are for it alone
+	User     string
 }
 
 // Check says whether exactly one source is named.
 func (s Source) Check() error {
 	n := 0
-	for _, set := range []bool{s.File != "", s.Env != "", len(s.Command) > 0} {
+	for _, set := range []bool{s.File != "", s.Env != "", len(s.Command) > 0, s.RDS != RDS{}} {
 		if set {
 			n++
 		}
 	}
 	if n != 1 {
-		return errors.New("credential: name exactly one of file, env and command")
+		return errors.New("credential: name exactly one of file, env, command and rds_token")
 	}
 	return nil
 }
@@ -58,8 +67,22 @@ func (s Source) Fetch(ctx context.Context, getenv func(string) string) (secret.S
 			return secret.Secret{}, fmt.Errorf("credential: variable %s is not set", s.Env)
 		}
 		return checked([]byte(v), "variable "+s.Env)
+	case s.RDS != RDS{}:
+		return s.RDS.token(ctx, getenv)
 	}
 	return fromCommand(ctx, s.Command)
+}
+
+func (r RDS) token(ctx context.Context, getenv func(string) string) (secret.Secret, error) {
+	identity, err := sigv4.New(sigv4.Config{Region: r.Region, Getenv: getenv})
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("credential: %w", err)
+	}
+	token, err := identity.DatabaseToken(ctx, r.Endpoint, r.User)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("credential: %w", err)
+	}
+	return token, nil
 }
 
 func fromFile(path string) (secret.Secret, error) {

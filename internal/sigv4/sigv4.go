@@ -1,4 +1,4 @@
-// Package sigv4 signs calls with the AWS identity of where a process runs: its environment, web identity, container or instance.
+// Package sigv4 signs calls, and makes tokens for databases, with the AWS identity of where a process runs: its environment, web identity, container or instance.
 // It refuses to guess: what the environment names is used or fails, credentials come over TLS or from this machine, and unsigned nothing leaves.
 package sigv4
 
@@ -23,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/sallyport/sallyport/internal/secret"
 )
 
 // Config says what is called. Region and Getenv are required.
@@ -181,6 +183,31 @@ func near(at string) error {
 		}
 	}
 	return secure(at)
+}
+
+// databaseLife is how long a database takes a token for a login, as AWS has it; sessions outlive it.
+const databaseLife = "900"
+
+// DatabaseToken is a password for one login to RDS or Aurora with IAM authentication, good for 15 minutes at this endpoint (HOST:PORT) as this
+// user alone. It is made here: nobody is asked, and the identity needs rds-db:connect.
+func (s *Signer) DatabaseToken(ctx context.Context, endpoint, user string) (secret.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*fetchLimit)
+	defer cancel()
+	c, err := s.creds.Retrieve(ctx)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("AWS identity (%s): %w", s.source, err)
+	}
+	q := url.Values{"Action": {"connect"}, "DBUser": {user}, "X-Amz-Expires": {databaseLife}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+endpoint+"/?"+q.Encode(), nil)
+	if err != nil {
+		return secret.Secret{}, errors.New("database token: the endpoint is not HOST:PORT")
+	}
+	empty := sha256.Sum256(nil)
+	signed, _, err := s.signer.PresignHTTP(ctx, c, req, hex.EncodeToString(empty[:]), "rds-db", s.region, s.now())
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("database token: %w", err)
+	}
+	return secret.New(strings.TrimPrefix(signed, "https://")), nil
 }
 
 // Sign signs a request as it is, its body included; only what AWS may change on the way, or we add later, is not covered.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -189,5 +190,38 @@ func TestRefused(t *testing.T) {
 	r := newRequest(t, "x")
 	if err := sg.Sign(t.Context(), r, []byte("x")); err == nil || r.Header.Get("Authorization") != "" {
 		t.Errorf("%v %v", err, r.Header)
+	}
+}
+
+// The AWS CLI (1.46.3, `aws rds generate-db-auth-token`) made the expected token, with these credentials at this time.
+func TestDatabaseToken(t *testing.T) {
+	env := map[string]string{
+		"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "AWS_SESSION_TOKEN": "token/with+signs==",
+	}
+	s, err := sigv4.New(sigv4.Config{Region: "eu-west-1", Getenv: func(k string) string { return env[k] }, Now: func() time.Time { return time.Date(2026, 11, 25, 12, 39, 46, 0, time.UTC) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const endpoint = "db.example.eu-west-1.rds.amazonaws.com:5432"
+	token, err := s.DatabaseToken(t.Context(), endpoint, "app user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := endpoint + "/?Action=connect&DBUser=app%20user&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20261125%2Feu-west-1%2Frds-db%2Faws4_request" +
+		"&X-Amz-Date=20261125T123946Z&X-Amz-SignedHeaders=host&X-Amz-Expires=900&X-Amz-Security-Token=token%2Fwith%2Bsigns%3D%3D" +
+		"&X-Amz-Signature=2d7c435dca743d5b1a7defd4667635c62031b67336d502dd118d5463a2c6924a"
+	parts := func(s string) []string {
+		p := strings.FieldsFunc(s, func(r rune) bool { return r == '?' || r == '&' })
+		slices.Sort(p)
+		return p
+	}
+	if got := token.Reveal(); !slices.Equal(parts(got), parts(want)) {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if strings.Contains(fmt.Sprintf("%v %+v", token, token), "Signature") {
+		t.Error("a token is printed")
+	}
+	if _, err := s.DatabaseToken(t.Context(), "a b:1", "app"); err == nil {
+		t.Error("an endpoint that is none")
 	}
 }

@@ -20,7 +20,7 @@ func analyse(text string, params []access.Param, st session, cat *catalogue, lim
 	if cat == nil || len(text) > lim.text {
 		f = study(text, st, cat, lim)
 	} else {
-		key := factKey{text, st.database, st.role, st.searchPath}
+		key := factKey{text, st.database, st.role, st.searchPath, st.loose}
 		if f = cat.facts.get(key); f == nil {
 			f = study(text, st, cat, lim)
 			if !f.uncached {

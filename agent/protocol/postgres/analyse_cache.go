@@ -14,7 +14,10 @@ const (
 )
 
 // factKey is all that facts depend on beside the catalogue, which owns the cache.
-type factKey struct{ text, database, role, searchPath string }
+type factKey struct {
+	text, database, role, searchPath string
+	loose                            bool
+}
 
 type factCache struct {
 	mu    sync.Mutex

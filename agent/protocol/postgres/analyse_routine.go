@@ -35,7 +35,7 @@ func (a *analysis) routine(f *routine) {
 	if shown, again := a.entered[f]; again && (shown || a.triggered) {
 		return
 	}
-	if f.language != "sql" || f.body == "" || len(f.body) > maxBody || a.depth >= maxRoutines {
+	if f.language != "sql" || f.body == "" || len(f.body) > maxBody || a.depth >= maxRoutines || a.st.loose && strings.Contains(f.body, `\`) {
 		a.unseen(f)
 		return
 	}

@@ -269,7 +269,7 @@ func (b *back) parameter(msg []byte) error {
 	if err := c.end(); err != nil {
 		return fmt.Errorf("ParameterStatus: %w", err)
 	}
-	if !steady(name, value, b.l.role) {
+	if !b.l.steady(name, value, b.l.role) {
 		return &access.Denied{Code: access.CodeDenied, Rule: "postgres.drift",
 			Hint: fmt.Sprintf("the command changed %s, which the room pins; connect again", name)}
 	}
@@ -277,12 +277,12 @@ func (b *back) parameter(msg []byte) error {
 }
 
 // steady says whether a reported parameter still has the value that the room relies on.
-func steady(name, value, role string) bool {
+func (l *link) steady(name, value, role string) bool {
 	switch strings.ToLower(name) {
 	case "client_encoding":
-		return isUTF8(value)
+		return isUTF8(value) || isASCII(value) && isUTF8(l.statuses["server_encoding"])
 	case "standard_conforming_strings":
-		return value == "on"
+		return value == "on" || l.loose.Load()
 	case "session_authorization":
 		return role == "" || value == role
 	}

@@ -1,8 +1,8 @@
 // Package postgres is the room for PostgreSQL: it speaks the wire protocol 3.0 and 3.2, turns each message that runs something
 // into an access.Command, asks the gate, forwards what was allowed and masks what comes back.
-// It refuses every message and every statement that it does not understand, settings that would change what bytes mean (encoding, string
-// syntax, session authorization), COPY that would carry masked columns, function calls by OID unless the target's settings let them through,
-// replication and everything that would carry a protected value past the masks.
+// It refuses every message and every statement that it does not understand, settings that would change what bytes mean (encodings,
+// session authorization), texts with a backslash once standard_conforming_strings may be off, COPY that would carry masked columns, function
+// calls by OID unless the target's settings let them through, replication and everything that would carry a protected value past the masks.
 //
 // Specification: PostgreSQL manual, "Frontend/Backend Protocol" (chapter 55), versions 3.0 and 3.2; what is newer is negotiated down.
 // The versions of the two legs are independent.

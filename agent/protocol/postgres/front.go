@@ -56,7 +56,7 @@ func newFront(l *link, shared *ration) *front {
 func (f *front) open(ctx context.Context, st *startup) error {
 	ctx, stop := context.WithTimeoutCause(ctx, loginWait, refuseStart(stateUnreachable, "", "the target's catalogue did not come within %s", loginWait))
 	defer stop()
-	f.st = session{prepared: f.textIn("pg_prepared_statements"), cursor: f.textIn("pg_cursors")}
+	f.st = session{utf8: isUTF8(f.statuses["server_encoding"]), prepared: f.textIn("pg_prepared_statements"), cursor: f.textIn("pg_cursors")}
 	var err error
 	if f.st.database, f.st.role, f.st.searchPath, err = f.state(ctx); err != nil {
 		return err
@@ -205,6 +205,9 @@ func (f *front) message(ctx context.Context, tag byte, msg []byte) error {
 // next reads one message. What its length may be depends on its tag, and is checked before memory is taken.
 func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 	var head [header]byte
+	if err := f.pause(ctx); err != nil {
+		return 0, nil, err
+	}
 	if err := f.idle(ctx); err != nil {
 		return 0, nil, err
 	}
@@ -233,6 +236,27 @@ func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 	}
 	msg, err = f.body(ctx, head[:], int(n)-lengthWord)
 	return head[0], msg, err
+}
+
+// breath is how long the rest of a segment may stay away before what has come of it goes on: long against the pieces that one write arrives in,
+// short against what a server's own timeouts are set to, which begin with what it has received.
+const breath = 10 * time.Millisecond
+
+// pause deals with a client that takes its time in the middle of a segment: the target gets what came, as it would without the room.
+func (f *front) pause(ctx context.Context) error {
+	if len(f.seg.items) == 0 && f.w.Buffered() == 0 || f.in.waiting() {
+		return nil
+	}
+	tick, stop := context.WithTimeout(ctx, breath)
+	err := f.in.fill(tick)
+	stop()
+	if err == nil || ctx.Err() != nil || errors.Is(err, errClientGone) {
+		return nil // what is read next tells
+	}
+	if err := f.decide(ctx); err != nil {
+		return err
+	}
+	return f.flush()
 }
 
 // Ends of a session that waited for too long, as the server words them.
@@ -383,6 +407,10 @@ func (f *front) after(p plan) {
 	if p.moves || f.moved && len(p.txn) > 0 {
 		f.drift, f.adopt = true, true
 	}
+	if p.loosens {
+		f.st.loose = true // for good: the end of a transaction may take it back, or bring it back
+		f.loose.Store(true)
+	}
 	if p.listens {
 		f.listening.Store(true)
 	}
@@ -414,6 +442,10 @@ func (f *front) command(text string, params []access.Param, prepare bool) (acces
 	if !utf8.ValidString(text) {
 		clean := strings.ToValidUTF8(text, "\uFFFD")
 		return f.refused("QUERY", clean[:min(len(clean), 1<<10)], "postgres.encoding", "send UTF-8"), plan{}
+	}
+	if f.st.loose && strings.Contains(text, `\`) {
+		return f.refused("QUERY", text[:min(len(text), 1<<10)], "postgres.set-strings",
+			"a backslash means something else while standard_conforming_strings may be off: connect again, and leave it on"), plan{}
 	}
 	size := len(text)
 	for _, p := range params {

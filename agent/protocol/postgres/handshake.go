@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ type startup struct {
 	user     string
 	database string
 	settings map[string]string // for the target: name, as allowed spells it, to value
+	encoding string            // of the client; empty: UTF8
+	words    string            // command-line options for the server
 	minor    uint16
 	options  []string // _pq_.* that the room does not know
 }
@@ -135,6 +138,14 @@ func parseStartup(code uint32, body []byte) (*startup, error) {
 	if c.end() != nil {
 		return nil, violated("bytes after the end of the startup packet")
 	}
+	// What is named by itself counts, whatever the options say.
+	named := *st
+	st.settings, st.encoding = make(map[string]string), ""
+	if err := st.setOptions(st.words); err != nil {
+		return nil, err
+	}
+	maps.Copy(st.settings, named.settings)
+	st.encoding = orDefault(named.encoding, st.encoding)
 	if st.user == "" {
 		return nil, refuseStart(stateNoAuth, "", "no PostgreSQL user name specified in startup packet")
 	}
@@ -154,7 +165,12 @@ func (st *startup) set(name, value string) error {
 		st.options = append(st.options, name)
 		return nil
 	case lower == "client_encoding":
-		if !isUTF8(value) {
+		switch {
+		case isUTF8(value):
+			st.encoding = "UTF8"
+		case isASCII(value):
+			st.encoding = "SQL_ASCII"
+		default:
 			return refuseRule("postgres.encoding", "set PGCLIENTENCODING=UTF8", "client_encoding %q: the room speaks UTF8 alone", value)
 		}
 		return nil
@@ -166,12 +182,13 @@ func (st *startup) set(name, value string) error {
 	case name == "replication" && slices.Contains([]string{"false", "off", "no", "0"}, value):
 		return nil
 	case name == "options":
-		return st.setOptions(value)
+		st.words = value
+		return nil
 	}
 	i := slices.IndexFunc(allowed, func(a string) bool { return strings.ToLower(a) == lower })
 	if i < 0 {
 		return refuseRule("postgres.startup-parameter", "connect without it: it would change what your statements mean or who runs them",
-			"startup parameter %q is refused", name)
+			"unsupported startup parameter: %q", name) // poolers' words, which drivers know
 	}
 	if lower == "client_min_messages" && !slices.Contains([]string{"notice", "warning", "error"}, strings.ToLower(value)) {
 		return refuseRule("postgres.startup-parameter", "use notice, warning or error", "client_min_messages %q is refused", value)
@@ -251,6 +268,12 @@ func splitOptions(s string) ([]string, error) {
 func isUTF8(v string) bool {
 	v = strings.ToLower(strings.Trim(v, "'\" "))
 	return v == "utf8" || v == "utf-8" || v == "unicode" || v == "utf_8"
+}
+
+// isASCII knows the encoding in which nothing is converted: where the database's own is UTF8, a client's bytes are read and written as UTF8.
+func isASCII(v string) bool {
+	v = strings.ToLower(strings.Trim(v, "'\" "))
+	return v == "sql_ascii" || v == "sqlascii"
 }
 
 // negotiated answers a newer minor version, or options that the room does not know (NegotiateProtocolVersion).

@@ -57,8 +57,9 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 	if h.Frontend.ReadBufferLen() != 0 || h.TxStatus != statusIdle {
 		return 0, fmt.Errorf("login: %w", errOutOfStep)
 	}
+	l.statuses = h.ParameterStatuses
 	for name, value := range h.ParameterStatuses {
-		if !steady(name, value, "") {
+		if !l.steady(name, value, "") {
 			return 0, fmt.Errorf("login: the target reports %s=%q, which the room pins", name, value)
 		}
 	}
@@ -66,7 +67,6 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 		return 0, fmt.Errorf("login: the target does not report what the room pins")
 	}
 	l.role = h.ParameterStatuses["session_authorization"]
-	l.statuses = h.ParameterStatuses
 	l.key.pid, l.key.secret = h.PID, h.SecretKey
 	l.pid = h.PID
 	l.ours = make([]byte, 4)
@@ -144,7 +144,7 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 		l.key = targetKey{tls: to.tls, direct: l.set.DirectTLS, dial: to.dial} // of the last one dialled: the one that the login ends on
 		return c, nil
 	}
-	cfg.RuntimeParams = map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+	cfg.RuntimeParams = map[string]string{"client_encoding": orDefault(st.encoding, "UTF8"), "standard_conforming_strings": "on"}
 	for name, value := range st.settings {
 		cfg.RuntimeParams[name] = value
 	}

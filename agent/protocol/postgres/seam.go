@@ -21,6 +21,8 @@ type session struct {
 	role       string
 	searchPath string // as current_setting('search_path') gives it
 	inTxn      bool   // a transaction block is open when the command runs
+	utf8       bool   // the database's own encoding is UTF8
+	loose      bool   // standard_conforming_strings may be off: what a backslash in a string means is not known
 	// prepared and cursor ask the target what it has under a name, for EXECUTE and FETCH: the text of the message that made it.
 	prepared, cursor func(name string) (text string, ok bool)
 }
@@ -64,6 +66,8 @@ type plan struct {
 	moves bool
 	// opaque says that something runs whose statements were not seen.
 	opaque bool
+	// loosens says that a backslash in a string may mean something else from now on.
+	loosens bool
 	// renames says that prepared statements or cursors come or go: what the target has under a name is not known before its Sync.
 	renames bool
 	// counted says that the completion's tag counts every row that the statement itself changes.
@@ -118,5 +122,11 @@ func detected(classes []access.Class, p plan) []access.ClassUse {
 	return uses
 }
 
-// literal writes s as a string of SQL; standard_conforming_strings is pinned to on.
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// literal writes s as a string of SQL that means the same whatever standard_conforming_strings is.
+func literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		quoted = "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}

@@ -98,6 +98,7 @@ type link struct {
 	abort  context.CancelCauseFunc // of the question that is open
 
 	listening atomic.Bool // the client may hear notifications
+	loose     atomic.Bool // standard_conforming_strings may be off: see session
 
 	wg sync.WaitGroup
 }

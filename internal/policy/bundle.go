@@ -20,6 +20,7 @@ type Bundle struct {
 	rules   []*rule
 	index   index
 	cases   []testCase
+	memo    *memo
 }
 
 // Target is what everybody may know of a configured destination. Address and credential are the agent's alone.

@@ -416,6 +416,24 @@ func TestIndexWithMoreGroupsThanThePrincipalHas(t *testing.T) {
 	}
 }
 
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	var m remembered[int]
+	for i := range 3 * maxRemembered {
+		if got := m.of(key(nil).number(int64(i)), func() int { return i }); got != i {
+			t.Fatalf("%d for %d", got, i)
+		}
+		if got := m.of(key(nil).number(int64(i)), func() int { return -1 }); got != i {
+			t.Fatalf("%d is not remembered but %d", i, got)
+		}
+	}
+	if len(m.all) > maxRemembered {
+		t.Errorf("%d are remembered", len(m.all))
+	}
+	if a, b := key(nil).text("a").text("bc"), key(nil).text("ab").text("c"); string(a) == string(b) {
+		t.Error("two keys are alike")
+	}
+}
+
 func TestCandidatesCanBeLeft(t *testing.T) {
 	n := 0
 	for id := range set(load1(t).rules).All() {
@@ -451,9 +469,10 @@ func randomPolicies(rnd *rand.Rand) string {
 	return text.String()
 }
 
-// withoutIndex makes every policy a candidate for everything, except that columns stay with what names them.
+// withoutIndex makes every policy a candidate for everything, except that columns stay with what names them. It remembers nothing either.
 func withoutIndex(b *Bundle) *Bundle {
 	all := *b
+	all.memo = nil
 	everywhere := byResource{}
 	for _, r := range b.rules {
 		at := none

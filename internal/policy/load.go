@@ -45,7 +45,7 @@ type loader struct {
 
 // load reads the files of a bundle: lists first, because policies and cases refer to them.
 func load(files []file, typecheck bool) *loader {
-	l := &loader{bundle: &Bundle{}, byID: map[string]*rule{}, holdAt: map[string]place{}}
+	l := &loader{bundle: &Bundle{memo: new(memo)}, byID: map[string]*rule{}, holdAt: map[string]place{}}
 	l.files(files, func(name string) func(file) {
 		readers := map[string]func(string){fileTargets: l.targets, fileHolds: l.holds, fileClasses: l.classes, fileRoles: l.roles}
 		if read, ok := readers[name]; ok {

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"iter"
-	"maps"
 	"slices"
 	"time"
 
@@ -17,86 +16,130 @@ var none types.EntityUID
 
 // world is a request as Cedar sees it: who asks and in what context, the same for every step of a decision.
 type world struct {
-	bundle    *Bundle
-	target    Target
+	*asker
+	memo     *memo
+	bundle   *Bundle
+	target   Target
+	entities types.EntityMap // beside the asker's
+	context  types.Record
+}
+
+// asker is who asks, and for which target.
+type asker struct {
+	target    key // all of the target that is in here
 	principal types.EntityUID
 	// principals is the principal, everything it is in, and none.
 	principals []types.EntityUID
 	// targets is the target, its labels, and none.
-	targets  []types.EntityUID
-	entities types.EntityMap
-	context  types.Record
+	targets    []types.EntityUID
+	known      types.EntityMap
+	delegation types.Record
 }
 
 func newWorld(b *Bundle, r *Request, t Target) *world {
-	w := &world{bundle: b, target: t, entities: make(types.EntityMap, 16)}
-	w.who(r.Lineage)
-	uid := types.NewEntityUID(typeTarget, types.String(t.Name))
-	labels := make([]types.EntityUID, 0, len(t.Labels))
-	for k, v := range t.Labels {
-		labels = append(labels, types.NewEntityUID(typeLabel, types.String(k+"="+v)))
+	w := &world{bundle: b, target: t, entities: make(types.EntityMap, 4)}
+	w.memo = b.memo
+	if w.memo == nil {
+		w.memo = new(memo)
 	}
-	w.add(uid, string(t.Name), labels...)
-	w.targets = append(append([]types.EntityUID{uid}, labels...), none)
-	w.context = newContext(r)
+	target := key(nil).target(&t)
+	w.asker = w.memo.askers.of(target.lineage(&r.Lineage), func() *asker { return newAsker(target, &r.Lineage, t) })
+	w.context = newContext(w.memo, r, w.delegation)
 	return w
 }
 
-// who adds the chain: Actor in Actor … in User in Groups.
-func (w *world) who(l access.Lineage) {
+// Get implements types.EntityGetter.
+func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
+	if e, ok := w.entities[uid]; ok {
+		return e, true
+	}
+	e, ok := w.known[uid]
+	return e, ok
+}
+
+// newAsker makes the chain: Actor in Actor … in User in Groups; and the target with its labels.
+func newAsker(target key, l *access.Lineage, t Target) *asker {
+	a := &asker{target: slices.Clone(target), known: make(types.EntityMap, 8)}
 	user := types.NewEntityUID(typeUser, types.String(l.Principal))
 	groups := make([]types.EntityUID, 0, len(l.Groups))
 	for _, g := range l.Groups {
 		groups = append(groups, types.NewEntityUID(typeGroup, types.String(g)))
 	}
-	w.entities[user] = types.Entity{UID: user, Parents: types.NewEntityUIDSet(groups...)}
+	a.known[user] = types.Entity{UID: user, Parents: types.NewEntityUIDSet(groups...)}
 	parent := user
 	for _, n := range l.Path {
 		actor := types.NewEntityUID(typeActor, types.String(n.ID))
-		w.add(actor, n.Name, parent)
-		w.principals = append(w.principals, actor)
+		a.known[actor] = named(actor, n.Name, parent)
+		a.principals = append(a.principals, actor)
 		parent = actor
 	}
-	w.principal = parent
-	w.principals = append(append(append(w.principals, user), groups...), none)
+	a.principal = parent
+	a.principals = append(append(append(a.principals, user), groups...), none)
+	uid := types.NewEntityUID(typeTarget, types.String(t.Name))
+	labels := make([]types.EntityUID, 0, len(t.Labels))
+	for k, v := range t.Labels {
+		labels = append(labels, types.NewEntityUID(typeLabel, types.String(k+"="+v)))
+	}
+	a.known[uid] = named(uid, string(t.Name), labels...)
+	a.targets = append(append([]types.EntityUID{uid}, labels...), none)
+	a.delegation = newDelegation(l)
+	return a
+}
+
+// named is an entity with a name below its parents.
+func named(uid types.EntityUID, name string, parents ...types.EntityUID) types.Entity {
+	return types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...), Attributes: types.NewRecord(types.RecordMap{"name": types.String(name)})}
 }
 
 // add puts an entity with a name below its parents.
 func (w *world) add(uid types.EntityUID, name string, parents ...types.EntityUID) {
-	w.entities[uid] = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...),
-		Attributes: types.NewRecord(types.RecordMap{"name": types.String(name)})}
+	w.entities[uid] = named(uid, name, parents...)
+}
+
+// entityTypes are the kinds of resources that policy knows.
+var entityTypes = map[access.ResourceKind]types.EntityType{access.KindDatabase: typeDatabase, access.KindTable: typeTable,
+	access.KindFunction: typeFunction, access.KindSetting: typeSetting, access.KindHost: typeHost,
+	access.KindProgram: typeProgram, access.KindPath: typePath, access.KindAddress: typeAddress}
+
+// placed is a resource and what it lies in.
+type placed struct {
+	uid      types.EntityUID
+	in       []types.EntityUID // itself, everything it is in, and none
+	entities []types.Entity
 }
 
 // resource adds what a touch names. The second result is the resource, everything it is in, and none.
 func (w *world) resource(r access.Resource, database string) (types.EntityUID, []types.EntityUID, bool) {
-	kind, ok := map[access.ResourceKind]types.EntityType{access.KindDatabase: typeDatabase, access.KindTable: typeTable,
-		access.KindFunction: typeFunction, access.KindSetting: typeSetting, access.KindHost: typeHost,
-		access.KindProgram: typeProgram, access.KindPath: typePath, access.KindAddress: typeAddress}[r.Kind]
+	kind, ok := entityTypes[r.Kind]
 	if !ok {
 		return none, nil, false
 	}
-	prefix := types.String(w.target.Name) + "/"
 	if database == "" {
 		database = w.target.Database
 	}
+	p := w.memo.resources.of(slices.Clip(w.asker.target).text(string(r.Kind)).text(r.Name).text(database),
+		func() *placed { return w.place(kind, r.Name, database) })
+	for _, e := range p.entities {
+		w.entities[e.UID] = e
+	}
+	return p.uid, p.in, true
+}
+
+func (w *world) place(kind types.EntityType, name, database string) *placed {
+	prefix := types.String(w.target.Name) + "/"
 	if kind == typeDatabase {
-		name := r.Name
 		if name == "" {
 			name = database
 		}
 		uid := types.NewEntityUID(typeDatabase, prefix+types.String(name))
-		w.add(uid, name, w.targets[0])
-		return uid, append([]types.EntityUID{uid}, w.targets...), true
+		return &placed{uid, append([]types.EntityUID{uid}, w.targets...), []types.Entity{named(uid, name, w.targets[0])}}
 	}
-	uid := types.NewEntityUID(kind, prefix+types.String(r.Name))
+	uid := types.NewEntityUID(kind, prefix+types.String(name))
 	if database == "" || !slices.Contains(inDatabase, kind) {
-		w.add(uid, r.Name, w.targets[0])
-		return uid, append([]types.EntityUID{uid}, w.targets...), true
+		return &placed{uid, append([]types.EntityUID{uid}, w.targets...), []types.Entity{named(uid, name, w.targets[0])}}
 	}
 	in := types.NewEntityUID(typeDatabase, prefix+types.String(database))
-	w.add(in, database, w.targets[0])
-	w.add(uid, r.Name, in)
-	return uid, append([]types.EntityUID{uid, in}, w.targets...), true
+	return &placed{uid, append([]types.EntityUID{uid, in}, w.targets...), []types.Entity{named(in, database, w.targets[0]), named(uid, name, in)}}
 }
 
 // inDatabase are the types whose entities lie in a database where the target has one.
@@ -108,7 +151,7 @@ func (w *world) authorize(action types.String, resource types.EntityUID, rules [
 	if len(rules) == 0 {
 		return nil, nil, ""
 	}
-	_, diag := cedar.Authorize(set(rules), w.entities, cedar.Request{Principal: w.principal,
+	_, diag := cedar.Authorize(set(rules), w, cedar.Request{Principal: w.principal,
 		Action: types.NewEntityUID(typeAction, action), Resource: resource, Context: w.context})
 	if len(diag.Errors) > 0 {
 		return nil, w.bundle.index.byID[string(diag.Errors[0].PolicyID)], diag.Errors[0].Message
@@ -133,47 +176,69 @@ func (s set) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	}
 }
 
-func newContext(r *Request) types.Record {
-	c, l := &r.Command, &r.Lineage
+func newContext(m *memo, r *Request, delegation types.Record) types.Record {
+	c := &r.Command
+	classes := noStrings
+	if len(c.Classes) > 0 {
+		names := make([]string, len(c.Classes))
+		for i, u := range c.Classes {
+			names[i] = u.Class
+		}
+		classes = stringSet(names)
+	}
+	return types.NewRecord(types.RecordMap{
+		"verb":       types.String(c.Verb),
+		"agent":      types.String(r.Agent),
+		"time":       datetime(r.Now),
+		"approvals":  stringSet(r.Approved),
+		"classes":    classes,
+		"facts":      m.facts(c),
+		"state":      m.state(&c.State),
+		"delegation": delegation,
+	})
+}
+
+func (m *memo) facts(c *access.Command) types.Record {
+	f := &c.Facts
+	k := key(nil).text("facts").flags(c.Complete, f.Deletes, f.HasWhere, f.InTxn, f.Locks, c.Prepare).number(f.RowLimit).number(int64(f.Statement)).texts(f.Functions)
+	return m.records.of(k, func() types.Record {
+		return types.NewRecord(types.RecordMap{
+			"complete":   types.Boolean(c.Complete),
+			"deletes":    types.Boolean(f.Deletes),
+			"functions":  stringSet(f.Functions),
+			"has_where":  types.Boolean(f.HasWhere),
+			"in_txn":     types.Boolean(f.InTxn),
+			"locks":      types.Boolean(f.Locks),
+			"prepare":    types.Boolean(c.Prepare),
+			"row_limit":  types.Long(f.RowLimit),
+			"statements": types.Long(f.Statement),
+		})
+	})
+}
+
+func (m *memo) state(s *access.State) types.Record {
+	return m.records.of(key(nil).text("state").text(s.Database).text(s.Role).text(s.SearchPath), func() types.Record {
+		return types.NewRecord(types.RecordMap{
+			"database":    types.String(s.Database),
+			"role":        types.String(s.Role),
+			"search_path": types.String(s.SearchPath),
+		})
+	})
+}
+
+func newDelegation(l *access.Lineage) types.Record {
 	names := make([]string, 0, len(l.Path))
 	for _, n := range l.Path[1:] {
 		names = append(names, n.Name)
 	}
 	actor := l.Actor()
-	classes := map[string]bool{}
-	for _, u := range c.Classes {
-		classes[u.Class] = true
-	}
 	return types.NewRecord(types.RecordMap{
-		"verb":      types.String(c.Verb),
-		"agent":     types.String(r.Agent),
-		"time":      datetime(r.Now),
-		"approvals": stringSet(r.Approved),
-		"classes":   stringSet(slices.Collect(maps.Keys(classes))),
-		"facts": types.NewRecord(types.RecordMap{
-			"complete":   types.Boolean(c.Complete),
-			"deletes":    types.Boolean(c.Facts.Deletes),
-			"functions":  stringSet(c.Facts.Functions),
-			"has_where":  types.Boolean(c.Facts.HasWhere),
-			"in_txn":     types.Boolean(c.Facts.InTxn),
-			"locks":      types.Boolean(c.Facts.Locks),
-			"prepare":    types.Boolean(c.Prepare),
-			"row_limit":  types.Long(c.Facts.RowLimit),
-			"statements": types.Long(c.Facts.Statement),
-		}),
-		"state": types.NewRecord(types.RecordMap{
-			"database":    types.String(c.State.Database),
-			"role":        types.String(c.State.Role),
-			"search_path": types.String(c.State.SearchPath),
-		}),
-		"delegation": types.NewRecord(types.RecordMap{
-			"actor":     types.String(actor.Name),
-			"actors":    stringSet(names),
-			"assurance": types.Long(l.Assurance),
-			"auth_time": datetime(l.AuthTime),
-			"depth":     types.Long(l.Depth()),
-			"purpose":   types.String(actor.Purpose),
-		}),
+		"actor":     types.String(actor.Name),
+		"actors":    stringSet(names),
+		"assurance": types.Long(l.Assurance),
+		"auth_time": datetime(l.AuthTime),
+		"depth":     types.Long(l.Depth()),
+		"purpose":   types.String(actor.Purpose),
 	})
 }
 
@@ -185,7 +250,12 @@ func datetime(t time.Time) types.Datetime {
 	return types.NewDatetime(t)
 }
 
+var noStrings = types.NewSet()
+
 func stringSet(ss []string) types.Set {
+	if len(ss) == 0 {
+		return noStrings
+	}
 	vs := make([]types.Value, len(ss))
 	for i, s := range ss {
 		vs[i] = types.String(s)

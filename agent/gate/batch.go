@@ -37,6 +37,7 @@ type Batcher struct {
 	mu    sync.Mutex
 	queue []*question
 	calls int
+	work  chan []*question // for the callers, maxCalls at most; nil until there is some
 }
 
 // question is one Ask on its way. But for the fields that the Batcher fills while it is away, it belongs to its Gate.
@@ -72,6 +73,10 @@ func (b *Batcher) Close() {
 		q.done <- result{err: context.Canceled}
 	}
 	b.queue = nil
+	if b.work != nil {
+		close(b.work)
+		b.work = nil
+	}
 	b.mu.Unlock()
 	b.wg.Wait()
 }
@@ -104,10 +109,28 @@ func (b *Batcher) withdraw(q *question) bool {
 
 // pump starts calls while there is something to send. The caller has the lock.
 func (b *Batcher) pump() {
+	if b.ctx.Err() != nil {
+		return
+	}
 	for b.calls < maxCalls && len(b.queue) > 0 {
-		batch := b.take()
+		if b.work == nil {
+			b.start()
+		}
 		b.calls++
-		b.wg.Go(func() { b.call(batch) })
+		b.work <- b.take() // never blocks: as many places as calls
+	}
+}
+
+// start starts the callers. They stay: a goroutine for each call would grow its stack for each call.
+func (b *Batcher) start() {
+	work := make(chan []*question, maxCalls)
+	b.work = work
+	for range maxCalls {
+		b.wg.Go(func() {
+			for batch := range work {
+				b.call(batch)
+			}
+		})
 	}
 }
 

@@ -8,46 +8,56 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 )
 
-// check asks the gate, and meanwhile watches for the client to cancel, to terminate or to go. It returns a permit for each command
+// check asks the gate. While a command is held it watches for the client to terminate or to go; a cancel ends the question in any case. It returns a permit for each command
 // before the one that is denied. err is for what ends the session.
 func (f *front) check(ctx context.Context, cmds []access.Command) ([]*gate.Permit, *access.Denied, error) {
 	asking, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
 	f.asked(abort)
 	defer f.asked(nil)
-	type answer struct {
-		permits []*gate.Permit
-		err     error
+	var w *watch
+	permits, err := f.s.Gate.Check(asking, cmds, func(h access.HeldCommand) {
+		if w == nil {
+			w = f.watch(abort)
+		}
+		f.notice(h)
+	})
+	if w != nil {
+		w.end()
 	}
-	done, held := make(chan answer, 1), make(chan struct{}, len(cmds))
+	return f.answered(asking, cmds, permits, err)
+}
+
+// watch takes what the client sends while a command of its is held: only a person's time is worth a goroutine of its own. Until end returns
+// it has the inbox.
+type watch struct{ stop, done chan struct{} }
+
+func (f *front) watch(abort context.CancelCauseFunc) *watch {
+	w := &watch{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
-		permits, err := f.s.Gate.Check(asking, cmds, func(h access.HeldCommand) {
-			select {
-			case held <- struct{}{}:
-			default:
+		defer close(w.done)
+		for {
+			full := f.in.full
+			if f.in.done {
+				full = nil
 			}
-			f.notice(h)
-		})
-		done <- answer{permits, err}
+			if f.in.done || f.in.terminates() {
+				abort(errClientGone) // what was sent before that is not worth a reviewer's time
+			}
+			select {
+			case <-w.stop:
+				return
+			case chunk, ok := <-full:
+				f.in.arrived(chunk, ok)
+			}
+		}
 	}()
-	waiting := false
-	for {
-		full := f.in.full
-		if f.in.done {
-			full = nil
-		}
-		if waiting && (f.in.done || f.in.terminates()) {
-			abort(errClientGone) // what was sent before that is not worth a reviewer's time
-		}
-		select {
-		case a := <-done:
-			return f.answered(asking, cmds, a.permits, a.err)
-		case <-held:
-			waiting = true
-		case chunk, ok := <-full:
-			f.in.arrived(chunk, ok)
-		}
-	}
+	return w
+}
+
+func (w *watch) end() {
+	close(w.stop)
+	<-w.done
 }
 
 // asked makes the open question known to cancel.

@@ -200,13 +200,18 @@ corpus: deps-test build ## tricks against PostgreSQL proxies, in every form: the
 	bin/pgcorpus --quick --bin bin
 	@command -v pgbouncer >/dev/null && { bin/pgcorpus --quick --proxy localstack/pgcorpus/subjects/pgbouncer.sh | grep -v ^HOLE || true; } || echo "PgBouncer is not installed: not compared"
 
+# TABLE=postgres runs the tables of PostgreSQL, TABLE=ssh those of SSH, TABLE=parts the parts by themselves; and one table of PostgreSQL by its
+# name: one-client, many-clients, pipelines, rows, connect or memory. Nothing runs all of them.
+POSTGRES_TABLES := one-client many-clients pipelines rows connect memory
 .PHONY: bench
-bench: deps build ## every figure of docs/BENCHMARKS.md, in one run
+bench: deps build ## every figure of docs/BENCHMARKS.md but AWS's, in one run of about 15 minutes; TABLE=postgres (8 minutes), ssh, parts or one table: that alone
 	@mkdir -p bin/bench
-	CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/bench/ ./localstack/story/benchagent
-	@bin/demo --bench
-	@$(MAKE) --no-print-directory bench-ssh
-	go test -run '^$$' -bench . -benchtime 1s -count 1 ./internal/... ./agent/... ./functions/... ./tunnel/...
+	@case "$(TABLE)" in ""|postgres|ssh|parts) ;; *) echo "$(POSTGRES_TABLES)" | tr ' ' '\n' | grep -qx -- "$(TABLE)" || { echo "no table $(TABLE)" >&2; exit 1; } ;; esac
+	@case "$(TABLE)" in ssh|parts) ;; *) \
+	  CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/bench/ ./localstack/story/benchagent && \
+	  bin/demo --bench $(filter $(POSTGRES_TABLES),$(TABLE)) ;; esac
+	@case "$(TABLE)" in ""|ssh) $(MAKE) --no-print-directory bench-ssh TABLE= ;; esac
+	@case "$(TABLE)" in ""|parts) go test -run '^$$' -bench . -benchtime 1s -count 1 ./internal/... ./agent/... ./functions/... ./tunnel/... ;; esac
 
 # ENDPOINT=aws: the account of the environment's credentials (AWS_ACCESS_KEY_ID ...), which must be able to make tables, a bucket, keys, a role and a
 # function; costs cents. A URL: a local AWS. Nothing: this machine alone, on the twins and on DynamoDB Local.

@@ -39,8 +39,8 @@ func run(ctx context.Context, args []string) error {
 		return story.Play(ctx, c)
 	case len(args) == 1 && args[0] == "--stay":
 		return story.Stay(ctx, c)
-	case len(args) == 1 && args[0] == "--bench":
-		return story.Bench(ctx, c)
+	case len(args) > 0 && args[0] == "--bench":
+		return story.Bench(ctx, c, args[1:])
 	}
 	aws := flag.NewFlagSet("demo", flag.ContinueOnError)
 	aws.StringVar(&c.AWS, "aws", "", "play on the SAM template deployed to this local AWS: ministack or localstack")
@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if c.AWS == "" || aws.NArg() > 0 {
-		return errors.New("usage: demo [--stay | --bench | --aws ministack|localstack [--stay]]")
+		return errors.New("usage: demo [--stay | --bench [TABLE…] | --aws ministack|localstack [--stay]]")
 	}
 	c.Root = filepath.Dir(c.Bin)
 	if *stay {

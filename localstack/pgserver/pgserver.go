@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -37,6 +38,8 @@ type Config struct {
 	Parameters map[string]string
 	// Seed is SQL run once the server is up.
 	Seed string
+	// Certificate and Key, in PEM, have the server take TLS beside plain connections; empty: it does not.
+	Certificate, Key []byte
 }
 
 // Server is a running PostgreSQL with SCRAM-SHA-256 for everybody and a log of every statement.
@@ -81,7 +84,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context, bin string, c Config) error {
-	cred, err := unprivileged()
+	cred, err := Unprivileged()
 	if err != nil {
 		return err
 	}
@@ -106,6 +109,11 @@ func (s *Server) start(ctx context.Context, bin string, c Config) error {
 	if s.Port, err = freePort(); err != nil {
 		return err
 	}
+	if len(c.Certificate) > 0 {
+		if err := s.secure(cred, &c); err != nil {
+			return err
+		}
+	}
 	logFile, err := os.OpenFile(s.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -121,6 +129,24 @@ func (s *Server) start(ctx context.Context, bin string, c Config) error {
 	}
 	go func() { defer close(s.done); _ = s.cmd.Wait() }() // how it ended is in its log
 	return s.waitReady(ctx, c.Seed)
+}
+
+// secure writes certificate and key where the server alone can read them.
+func (s *Server) secure(cred *syscall.Credential, c *Config) error {
+	set := map[string]string{"ssl": "on", "ssl_cert_file": filepath.Join(s.dir, "server.crt"), "ssl_key_file": filepath.Join(s.dir, "server.key")}
+	for name, pem := range map[string][]byte{set["ssl_cert_file"]: c.Certificate, set["ssl_key_file"]: c.Key} {
+		if err := os.WriteFile(name, pem, 0o600); err != nil {
+			return err
+		}
+		if cred != nil {
+			if err := os.Chown(name, int(cred.Uid), int(cred.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	maps.Copy(set, c.Parameters)
+	c.Parameters = set
+	return nil
 }
 
 func (s *Server) args(data string, c Config) []string {
@@ -265,8 +291,8 @@ func version(path string) int {
 	return n
 }
 
-// unprivileged is whom root runs the server as: initdb refuses root. Nil for everybody else.
-func unprivileged() (*syscall.Credential, error) {
+// Unprivileged is whom root runs the server as: initdb refuses root. Nil for everybody else.
+func Unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}

@@ -8,40 +8,100 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/localstack/embedded"
+	"github.com/sallyport/sallyport/localstack/pgserver"
 )
 
-// big is a table of a million rows with one masked column among six.
-const big = `
+// million is a table of a million rows with six columns of text, of which policy masks one.
+const million = `
 create schema bench;
-create table bench.customers as select g as id, 'name of customer ' || g as name, 'customer' || g || '@example.com' as email,
-  md5(g::text) as note, md5((g+1)::text) as ref, 'street ' || g as street from generate_series(1, %d) g;
+create table bench.customers as select 'name of customer ' || g as name, 'customer' || g || '@example.com' as email,
+  md5(g::text) as note, md5((g+1)::text) as ref, 'street ' || g as street, 'city of ' || g %% 1000 as city from generate_series(1, %d) g;
 grant usage on schema bench to app; grant select on bench.customers to app;
 vacuum freeze analyze bench.customers;
 `
 
 const (
 	benchRows   = 1_000_000
-	benchRounds = 5
-	roundLength = 2 * time.Second
+	benchRounds = 3
+	roundLength = 1500 * time.Millisecond
+	benchClient = 600 // more sessions than any table has at a time
 )
 
-// lane is one way to the database.
-type lane struct{ name, dsn string }
+// table is one of the benchmark's tables.
+type table struct {
+	name string
+	fill func(context.Context, *bench) error
+}
 
-// Bench measures every figure of docs/BENCHMARKS.md in one run and prints the tables in Markdown. The lanes take turns, round by
-// round, so that a machine whose speed drifts drifts for all of them.
-func Bench(ctx context.Context, c Config) (err error) {
-	w, err := newWorld(ctx, c, "")
+// measured are all tables there are, in the order in which they are printed.
+var measured = []table{
+	{"one-client", oneClient},
+	{"many-clients", manyClients},
+	{"pipelines", pipelines},
+	{"rows", rows},
+	{"connect", connects},
+	{"memory", memories},
+}
+
+// bench is a run: a database and several ways to it.
+type bench struct {
+	w       *world
+	lanes   []lane // direct, PgBouncer, straight, local, gate
+	looking []lane // straight, local, gate, whose policy looks for values in all text
+	close   []func() error
+	ready   time.Duration
+}
+
+func (b *bench) p(format string, args ...any) { _, _ = fmt.Fprintf(b.w.c.Out, format+"\n", args...) }
+
+// Bench fills the tables of docs/BENCHMARKS.md that speak of PostgreSQL, all of them or those named, and prints them in Markdown. The lanes
+// take turns, round by round, so that a machine whose speed drifts drifts for all of them.
+func Bench(ctx context.Context, c Config, names []string) (err error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(measured, func(t table) bool { return t.name == name }) {
+			return fmt.Errorf("no table %q", name)
+		}
+	}
+	b := &bench{}
+	defer func() {
+		for _, f := range slices.Backward(b.close) {
+			err = errors.Join(err, f())
+		}
+	}()
+	if err := b.open(ctx, c); err != nil {
+		return err
+	}
+	b.p("Machine: %d × %s, %s/%s, Linux %s; PostgreSQL on the same machine; %s", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, kernel(), time.Now().UTC().Format("2006-01-02"))
+	began := time.Now()
+	for _, t := range measured {
+		if len(names) > 0 && !slices.Contains(names, t.name) {
+			continue
+		}
+		if err := t.fill(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	b.p("\nMeasured in %s.", time.Since(began).Round(time.Second))
+	return nil
+}
+
+// open starts the database, what it is compared with, and every system.
+func (b *bench) open(ctx context.Context, c Config) error {
+	certificate, key, err := selfSigned()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	for sql := range strings.SplitSeq(fmt.Sprintf(big, benchRows), ";\n") { // VACUUM must stand alone
+	w, err := newWorldOn(ctx, c, "", pgserver.Config{Certificate: certificate, Key: key,
+		Parameters: map[string]string{"log_statement": "none", "max_connections": fmt.Sprint(benchClient), "shared_buffers": "512MB"}})
+	if err != nil {
+		return err
+	}
+	b.w, b.close = w, append(b.close, w.Close)
+	for sql := range strings.SplitSeq(fmt.Sprintf(million, benchRows), ";\n") { // VACUUM must stand alone
 		if strings.TrimSpace(sql) == "" {
 			continue
 		}
@@ -49,229 +109,57 @@ func Bench(ctx context.Context, c Config) (err error) {
 			return fmt.Errorf("seed: %w", err)
 		}
 	}
+	plain, looking := filepath.Join(w.dir, "policy"), filepath.Join(w.dir, "policy-looking")
+	if err := errors.Join(writePolicy(plain, false), writePolicy(looking, true)); err != nil {
+		return err
+	}
+	b.lanes = []lane{{name: "direct", dsn: w.dsn(w.pg.Port)}}
+	switch bouncer, err := b.bouncer(ctx, certificate, key); {
+	case errors.Is(err, errNoBouncer):
+		b.p("**%v**\n", err)
+	case err != nil:
+		return err
+	default:
+		b.lanes = append(b.lanes, bouncer)
+	}
 	began := time.Now()
-	if err := w.start(ctx); err != nil {
-		return err
-	}
-	ready := time.Since(began)
-	if err := w.loginByToken(ctx, "alice", "engineers"); err != nil {
-		return err
-	}
-	gate, stop, err := w.connect(ctx)
+	gate, err := b.system(ctx, "", plain)
 	if err != nil {
 		return err
 	}
-	defer stop()
-	l, err := w.local(ctx)
+	b.ready = time.Since(began)
+	local, err := b.system(ctx, "benchagent", plain)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	local, stopLocal, err := l.connect(ctx)
+	straight, err := b.straight(ctx, plain)
 	if err != nil {
 		return err
 	}
-	defer stopLocal()
-	direct := fmt.Sprintf("host=%s port=%d user=app password=%s dbname=shop sslmode=disable", w.pg.Host, w.pg.Port, w.secret)
-	lanes := []lane{{"direct", direct}, {"whole path, gate answers locally", local}, {"whole gate", gate}}
-	out := c.Out
-	p := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	p("Machine: %d × %s, %s/%s, Linux %s; PostgreSQL on the same machine; %s", runtime.NumCPU(), cpuModel(), runtime.GOOS, runtime.GOARCH, kernel(), time.Now().UTC().Format("2006-01-02"))
-	idle, err := w.memory()
-	if err != nil {
-		return err
-	}
-	if err := w.benchLatency(ctx, p, lanes); err != nil {
-		return err
-	}
-	if err := w.benchStream(ctx, p, lanes); err != nil {
-		return err
-	}
-	busy, err := w.memory()
-	if err != nil {
-		return err
-	}
-	relay, err := relayMemory(ctx, w)
-	if err != nil {
-		return err
-	}
-	p("\n| | |\n|---|---|")
-	p("| `sallyport dev` ready, agent enrolled and connected | %d ms |", ready.Milliseconds())
-	p("| agent, resident: idle / peak after the streams | %.0f / %.0f MB |", idle.rss, busy.peak)
-	p("| relay alone (its own process), resident, idle | %.0f MB |", relay)
-	return nil
-}
-
-func (w *world) benchLatency(ctx context.Context, p func(string, ...any), lanes []lane) error {
-	sync, err := fsyncs(w.data, 500)
-	if err != nil {
-		return err
-	}
-	p("\nOne durable append of 1 kB (write + fsync) on the broker's disk: p50 %d µs.", sync.Microseconds())
-	p("\n| `select 1` | clients | lane | p50 µs | p99 µs | commands/s | added p50 µs |\n|---|---|---|---|---|---|---|")
-	for _, extended := range []bool{false, true} {
-		for _, clients := range []int{1, 16} {
-			results := make([][]sample, len(lanes))
-			for range benchRounds {
-				for i, l := range lanes {
-					s, err := load(ctx, l.dsn, clients, extended, roundLength)
-					if err != nil {
-						return fmt.Errorf("%s, %d clients: %w", l.name, clients, err)
-					}
-					results[i] = append(results[i], s)
-				}
-			}
-			base := medianOf(results[0])
-			for i, l := range lanes {
-				m := medianOf(results[i])
-				kind := "simple"
-				if extended {
-					kind = "extended"
-				}
-				p("| %s | %d | %s | %d | %d | %.0f | %d |", kind, clients, l.name, m.p50.Microseconds(), m.p99.Microseconds(), m.perSecond, (m.p50 - base.p50).Microseconds())
-			}
-		}
-	}
-	return nil
-}
-
-func medianOf(s []sample) sample {
-	var p50, p99 []time.Duration
-	var rate []float64
-	for _, x := range s {
-		p50, p99, rate = append(p50, x.p50), append(p99, x.p99), append(rate, x.perSecond)
-	}
-	return sample{median(p50), median(p99), median(rate)}
-}
-
-func (w *world) benchStream(ctx context.Context, p func(string, ...any), lanes []lane) error {
-	p("\n| %d rows, six columns | lane | MB | s | MB/s |\n|---|---|---|---|---|", benchRows)
-	for _, q := range []struct{ name, sql string }{
-		{"one masked", "select * from bench.customers"},
-		{"none masked", "select id, name, note, ref, street, id as again from bench.customers"},
+	b.lanes = append(b.lanes, straight, local, gate)
+	for _, f := range []func() (lane, error){
+		func() (lane, error) { return b.straight(ctx, looking) },
+		func() (lane, error) { return b.system(ctx, "benchagent", looking) },
+		func() (lane, error) { return b.system(ctx, "", looking) },
 	} {
-		took := make([][]time.Duration, len(lanes))
-		bytes := make([]int64, len(lanes))
-		for range 3 {
-			for i, l := range lanes {
-				n, d, err := stream(ctx, l.dsn, q.sql)
-				if err != nil {
-					return fmt.Errorf("stream by %s: %w", l.name, err)
-				}
-				took[i], bytes[i] = append(took[i], d), n
-			}
-		}
-		for i, l := range lanes {
-			d := median(took[i])
-			p("| %s | %s | %.0f | %.2f | %.0f |", q.name, l.name, float64(bytes[i])/1e6, d.Seconds(), float64(bytes[i])/1e6/d.Seconds())
-		}
-	}
-	return nil
-}
-
-// local is a second system in front of the same database, whose agent asks nobody: benchagent in the place of sallyport-agent.
-func (w *world) local(ctx context.Context) (*world, error) {
-	dir := filepath.Join(w.dir, "local")
-	l := &world{system: &dev{}, c: w.c, dir: dir, bin: filepath.Join(dir, "bin"), data: filepath.Join(dir, "data"), home: filepath.Join(dir, "alice")}
-	if err := os.MkdirAll(l.bin, 0o700); err != nil {
-		return nil, err
-	}
-	for _, f := range [][2]string{
-		{filepath.Join(w.bin, "sallyport"), filepath.Join(l.bin, "sallyport")},
-		{filepath.Join(w.c.Bin, "bench", "benchagent"), filepath.Join(l.bin, "sallyport-agent")},
-		{filepath.Join(w.dir, "targets.yaml"), filepath.Join(l.dir, "targets.yaml")},
-	} {
-		if err := copyProgram(f[0], f[1]); err != nil {
-			return nil, fmt.Errorf("%w (run `make bench`)", err)
-		}
-	}
-	err := l.start(ctx)
-	if err == nil {
-		err = l.loginByToken(ctx, "alice", "engineers")
-	}
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-// connect runs `sallyport connect app` and returns its DSN.
-func (w *world) connect(ctx context.Context) (dsn string, stop func(), err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "sallyport"), "connect", "app", "-o", "json")
-	cmd.Env, cmd.Stderr = w.env(), os.Stderr
-	r, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	stop = func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() } // its exit code says nothing here
-	b := make([]byte, 4096)
-	n, err := r.Read(b)
-	if err != nil {
-		stop()
-		return "", nil, fmt.Errorf("sallyport connect: %w", err)
-	}
-	var c struct {
-		DSN string `json:"dsn"`
-	}
-	for !strings.Contains(string(b[:n]), "}") && err == nil {
-		var m int
-		m, err = r.Read(b[n:])
-		n += m
-	}
-	if err := parse(string(b[:n]), &c); err != nil {
-		stop()
-		return "", nil, err
-	}
-	return c.DSN, stop, nil
-}
-
-// usage is a process's memory in MB.
-type usage struct{ rss, peak float64 }
-
-func (w *world) memory() (usage, error) { return memoryOf(w.file.Agent) }
-
-func memoryOf(pid int) (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return usage{}, err
-	}
-	field := func(name string) float64 {
-		_, after, _ := strings.Cut(string(b), name+":")
-		n, err := strconv.Atoi(strings.Fields(after)[0])
+		l, err := f()
 		if err != nil {
-			return 0
+			return err
 		}
-		return float64(n) / 1000
+		b.looking = append(b.looking, l)
 	}
-	return usage{field("VmRSS"), field("VmHWM")}, nil
+	return nil
 }
 
-func cpuModel() string {
-	b, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown CPU"
-	}
-	_, after, _ := strings.Cut(string(b), "model name\t: ")
-	model, _, _ := strings.Cut(after, "\n")
-	return model
-}
-
-func kernel() string {
-	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "unknown"
-	}
-	major, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-")
-	return major
+// dsn is the way to a port of this machine that speaks TLS and knows the target's own user.
+func (w *world) dsn(port int) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=app password=%s dbname=shop sslmode=require", port, w.secret)
 }
 
 // relayMemory starts the relay program by itself, as it runs in a container, and reads its memory once it is ready.
 func relayMemory(ctx context.Context, w *world) (float64, error) {
-	dir := filepath.Join(w.dir, "relay")
-	if err := embedded.RelayFiles(ctx, w.data, dir, w.file.Broker); err != nil {
+	dir, err := relayFiles(ctx, w)
+	if err != nil {
 		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(w.c.Bin, "sallyport-relay"), "--config", filepath.Join(dir, "relay.yaml"))

@@ -35,6 +35,7 @@ type world struct {
 	dir    string // of everything; the children may enter it, not list it
 	bin    string // the programs, where a second user can run them
 	data   string // the system's
+	server pgserver.Config
 	pg     *pgserver.Server
 	secret string // the database password that nobody but the agent may know
 	system system
@@ -81,7 +82,12 @@ grant select, insert, update, delete on all tables in schema public to app;
 
 // newWorld starts PostgreSQL. Close ends and removes everything, whatever state it is in.
 func newWorld(ctx context.Context, c Config, extra string) (*world, error) {
-	w := &world{c: c, system: &dev{}}
+	return newWorldOn(ctx, c, extra, pgserver.Config{})
+}
+
+// newWorldOn is newWorld on a server of one's own choice.
+func newWorldOn(ctx context.Context, c Config, extra string, server pgserver.Config) (*world, error) {
+	w := &world{c: c, system: &dev{}, server: server}
 	if c.AWS != "" {
 		w.system = &cloud{emulator: c.AWS, root: c.Root}
 	}
@@ -109,7 +115,7 @@ func (w *world) fill(ctx context.Context, extra string) error {
 		}
 	}
 	var err error
-	if w.pg, err = pgserver.Start(ctx, pgserver.Config{}); err != nil {
+	if w.pg, err = pgserver.Start(ctx, w.server); err != nil {
 		return err
 	}
 	w.secret = "canary-" + w.pg.Password

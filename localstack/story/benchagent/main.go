@@ -1,5 +1,5 @@
-// Command benchagent is the middle lane of the benchmark: an agent whose gate answers in its own process, so that the way of the bytes is
-// measured without the way of the decision.
+// Command benchagent is two lanes of the benchmark: an agent whose gate answers in its own process, so that the way of the bytes is
+// measured without the way of the decision; and the room alone, reached straight by clients, which decides by policy in its own process.
 // It is no part of the product and refuses everything but that: the agent itself has nothing that could open its gate like this.
 package main
 
@@ -9,11 +9,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -31,9 +33,12 @@ import (
 	"github.com/sallyport/sallyport/tunnel/uplink"
 )
 
+// collectAt is sallyport-agent's.
+const collectAt = 300
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Getenv)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchagent:", err)
@@ -41,10 +46,16 @@ func main() {
 	}
 }
 
-// run takes the command line that `sallyport dev` gives an agent.
-func run(ctx context.Context, args []string, getenv func(string) string) error {
+// run takes the command line that `sallyport dev` gives an agent, or `straight` and what the room alone needs.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer) error {
+	if was := debug.SetGCPercent(collectAt); was != 100 {
+		debug.SetGCPercent(was)
+	}
+	if len(args) == 6 && args[0] == "straight" {
+		return straight(ctx, args[1], args[2], args[3], args[4], args[5], stdout)
+	}
 	if len(args) != 3 || args[0] != "run" || args[1] != "--config" {
-		return errors.New("usage: benchagent run --config FILE")
+		return errors.New("usage: benchagent run --config FILE | straight ADDRESS DATABASE USER PASSWORD-FILE POLICY-DIRECTORY")
 	}
 	c, err := config.Load(args[2], nil)
 	if err != nil {

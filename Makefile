@@ -181,6 +181,12 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
 oracle: deps-test ## what facts say of PostgreSQL's own regression suite against what the server does; about twenty minutes
 	ORACLE=all go test -count=1 -timeout 60m -run 'TestOracle' -v ./agent/protocol/postgres
 
+SERVERS ?= 15,18
+.PHONY: test-compat
+test-compat: deps-test ## PostgreSQL clients' own suites, direct and through the room, test by test (SUITES=pgx,pq SERVERS=18: some of them; PGBOUNCER=path: beside it); installs them, pinned, into build/compat
+	@mkdir -p bin && CGO_ENABLED=1 go build -trimpath -o bin/pgcompat ./localstack/pgcompat
+	bin/pgcompat -versions $(SERVERS) $(if $(SUITES),-suites $(SUITES)) $(if $(PGBOUNCER),-pgbouncer $(PGBOUNCER))
+
 .PHONY: test-compat-ssh
 test-compat-ssh: deps-test ## ansible, paramiko, asyncssh and ssh2 through the SSH room to a real server (installs them, pinned, into build/)
 	@localstack/scripts/ssh-clients.sh

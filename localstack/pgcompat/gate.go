@@ -105,8 +105,13 @@ func open(srv *pgserver.Server, g *gatekeeper, guarded bool) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	room := postgres.New(postgres.Config{Targets: map[access.TargetName]postgres.Settings{"app": {FunctionCalls: true}}, Parser: []string{self, parserWord}})
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &house{srv: srv, room: postgres.New(postgres.Config{Targets: map[access.TargetName]postgres.Settings{"app": {FunctionCalls: true}}}), gate: g, batcher: gate.NewBatcher("compat", g), ln: ln, cancel: cancel}
+	h := &house{srv: srv, room: room, gate: g, batcher: gate.NewBatcher("compat", g), ln: ln, cancel: cancel}
 	if guarded {
 		h.classes = []access.Class{{Name: "secret", Columns: []string{"*.sallyport_nobody.secret"}, Mask: "redact"}}
 	}

@@ -248,9 +248,9 @@ func (f *front) pause(ctx context.Context) error {
 		return nil
 	}
 	tick, stop := context.WithTimeout(ctx, breath)
-	err := f.in.fill(tick)
+	quiet := errors.Is(f.in.fill(tick), context.DeadlineExceeded)
 	stop()
-	if err == nil || ctx.Err() != nil || errors.Is(err, errClientGone) {
+	if !quiet || ctx.Err() != nil {
 		return nil // what is read next tells
 	}
 	if err := f.decide(ctx); err != nil {

@@ -114,7 +114,10 @@ func (a *app) enroll(cmd *cobra.Command, r api.JoinRequest, asJSON bool) error {
 	if asJSON {
 		return printJSON(a.stdout, out)
 	}
-	_, err = fmt.Fprintf(a.stdout, "join token of agent %s, good once until %s:\n\n%s\n", r.Agent, clock(out.Expires), out.JoinToken)
+	if _, err = fmt.Fprintf(a.stdout, "join token of agent %s, good once until %s:\n\n%s\n", r.Agent, clock(out.Expires), out.JoinToken); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stderr, "\nnext: on the agent's machine, put it into a file that only the agent reads, name it in agent.yaml (join_token: {file: …}),\nand start sallyport-agent run --config agent.yaml\n")
 	return err
 }
 

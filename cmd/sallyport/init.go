@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +41,10 @@ word wherever it is set. To make a new stack itself ready, see ` + "`sallyport s
 				return err
 			}
 			b := state.Broker{URL: d.Outputs["Broker"], Console: d.Outputs["Console"], Stack: d.Name, Region: a.region()}
+			set := a.getenv("SALLYPORT_URL")
+			if at, _, pinned := strings.Cut(set, "#"); pinned && strings.TrimSuffix(at, "/") == strings.TrimSuffix(b.URL, "/") {
+				b.URL = set // the same broker, with the pin of a CA of its own, which no output has
+			}
 			if err := dir.SaveBroker(b); err != nil {
 				return err
 			}
@@ -47,8 +52,8 @@ word wherever it is set. To make a new stack itself ready, see ` + "`sallyport s
 				return printJSON(a.stdout, b)
 			}
 			_, err = fmt.Fprintf(a.stdout, "broker   %s\nconsole  %s\nnext: sallyport login\n", b.URL, b.Console)
-			if url := a.getenv("SALLYPORT_URL"); err == nil && url != "" && url != b.URL {
-				_, err = fmt.Fprintf(a.stderr, "SALLYPORT_URL is set to another broker, %s, and has the last word: unset it\n", shown(url))
+			if err == nil && set != "" && strings.TrimSuffix(set, "/") != strings.TrimSuffix(b.URL, "/") {
+				_, err = fmt.Fprintf(a.stderr, "SALLYPORT_URL is set to another broker, %s, and has the last word: unset it\n", shown(set))
 			}
 			return err
 		},

@@ -64,6 +64,11 @@ func TestInitKnowsTheBroker(t *testing.T) {
 	if code, _, stderr := called(t, env, "init", "--outputs", file); code != api.ExitOK || !strings.Contains(stderr, "has the last word") {
 		t.Errorf("init beside SALLYPORT_URL: %d %s", code, stderr)
 	}
+	// The same broker with the pin of its own CA is not another one, and no output has the pin: it is kept.
+	env["SALLYPORT_URL"] = "https://127.0.0.1:1/#ca=nJYoluu_IfwPCB0aMPdKGIFvyF3tz6i9di9089Fce_o"
+	if code, out, stderr := called(t, env, "init", "--outputs", file); code != api.ExitOK || stderr != "" || !strings.Contains(out, env["SALLYPORT_URL"]) {
+		t.Errorf("init beside its own pin: %d %s %s", code, out, stderr)
+	}
 }
 
 // Where nothing can be reached everything has failed, each with what to do, and the exit code says so.

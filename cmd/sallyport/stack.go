@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -156,10 +157,15 @@ first: one that fails is not published.`,
 	return c
 }
 
+var errNoDirectory = errors.New("it is a file")
+
 // bundleFrom loads a policy whose own cases hold.
 func bundleFrom(cmd *cobra.Command, from, pack string) (*policy.Bundle, error) {
 	if (from == "") == (pack == "") {
 		return nil, usage(cmd, "give either --policy or --pack")
+	}
+	if info, err := os.Stat(from); pack == "" && (err != nil || !info.IsDir()) {
+		return nil, api.Because(api.ErrBadRequest, "make one with `sallyport policy init DIR --pack guarded-postgres`", "%s is no policy directory: %v", from, cmp.Or(err, errNoDirectory))
 	}
 	files := os.DirFS(from)
 	if pack != "" {

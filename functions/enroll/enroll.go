@@ -158,7 +158,7 @@ func (f *function) administrator(r *http.Request, now time.Time, what string) (t
 	}
 	b, err := f.Bundles.Active(r.Context())
 	if err != nil {
-		return c, nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
+		return c, nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again; if it stays so, the stack's operator publishes one: `sallyport stack publish DIR --stack NAME`", "no active policy"), err)
 	}
 	if c.Lineage().Depth() != 0 || !b.Roles.Administrator(c.Groups) {
 		return c, nil, api.Because(api.ErrDenied, "ask an administrator", "%s may not %s", c.Lineage().Actor().Name, what).By(api.RuleAdministrators)

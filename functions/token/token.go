@@ -126,7 +126,7 @@ func (f *function) caller(r *http.Request, now time.Time) (tokens.Claims, tokens
 func (f *function) active(ctx context.Context) (*policy.Bundle, error) {
 	b, err := f.Bundles.Active(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again", "no active policy"), err)
+		return nil, fmt.Errorf("%w: %w", api.Because(api.ErrUnavailable, "try again; if it stays so, the stack's operator publishes one: `sallyport stack publish DIR --stack NAME`", "no active policy"), err)
 	}
 	return b, nil
 }

@@ -27,6 +27,8 @@ var account = []string{"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "
 const (
 	emulatorReady = 60 * time.Second
 	emulatorStop  = 15 * time.Second
+	// emulatorIdle is how long a connection to one is kept: shorter than they keep it, or a call that cannot be made twice would fail as they close it.
+	emulatorIdle = 2 * time.Second
 )
 
 // emulator is a running local AWS. url is where operators call it.

@@ -35,7 +35,7 @@ func newFront(addr, endpoint string, functions map[string]string) (*front, error
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: time.Minute, DisableCompression: true}
+	transport := &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: emulatorIdle, DisableCompression: true}
 	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, e.Host)
 	}

@@ -63,7 +63,7 @@ func newInternet(endpoint, rootFile string) (*internet, error) {
 	if n.ca, err = x509.ParseCertificate(der); err != nil {
 		return nil, err
 	}
-	n.direct = &httputil.ReverseProxy{ErrorLog: quiet(), Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: time.Minute, DisableCompression: true},
+	n.direct = &httputil.ReverseProxy{ErrorLog: quiet(), Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: emulatorIdle, DisableCompression: true},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", e.Host, r.In.Host
 		}}

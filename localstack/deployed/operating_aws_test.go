@@ -24,6 +24,9 @@ func TestOperatingAStack(t *testing.T) {
 	}{
 		{"doctor", w.testDoctor},
 		{"doctor with its own rights", w.testDoctorPolicy},
+		{"a stolen signature", w.testStolenSignature},
+		{"a stolen proof", w.testStolenProof},
+		{"forged events", w.testForgedEvents},
 		{"deployed twice", w.testTwice},
 		{"a table throttles", w.testThrottled},
 		{"killed between entry and answer", w.testKilled},

@@ -124,6 +124,7 @@ type analysis struct {
 	triggered bool              // what is called is called by a trigger, a check or the like
 	rigid     string            // why no query may stand for any
 	longNames []longName        // references that say a schema
+	proven    []access.ClassUse // what a second text masks that stands behind the name of EXECUTE or FETCH
 	unaliased []*entry          // tables of FROM that go by their own names
 	// Of tables, those of the columns that every table has which take part.
 	hiddenColumns map[*relation][]string

@@ -122,7 +122,7 @@ func (a *analysis) prepared(name string, args []*pg.Node) string {
 		a.incomplete("the prepared statement %q is not known", name)
 		return "EXECUTE"
 	}
-	a.text += text
+	text = a.firstOf(text)
 	inner := a.inText(text, func(n any) *pg.Node {
 		if s, ok := n.(*pg.PrepareStmt); ok && s.GetName() == name {
 			return s.GetQuery()
@@ -181,7 +181,7 @@ func (a *analysis) fetched(s *pg.FetchStmt) string {
 	}
 	var inner *pg.Node
 	if ok {
-		a.text += text
+		text = a.firstOf(text)
 		inner = a.inText(text, func(n any) *pg.Node {
 			if d, ok := n.(*pg.DeclareCursorStmt); ok && d.GetPortalname() == s.GetPortalname() {
 				return d.GetQuery()

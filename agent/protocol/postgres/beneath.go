@@ -106,8 +106,48 @@ func (a *analysis) onlyReads(c *access.Command) bool {
 	return !slices.ContainsFunc(c.Touches, func(t access.Touch) bool { return t.Effect != access.Read && t.Effect != access.Execute })
 }
 
+// firstOf is the text to look into where the target keeps one under a name: the client's own, where what is kept is the second text that would
+// be made of it now.
+func (a *analysis) firstOf(kept string) string {
+	a.text += kept
+	if a.st.first == nil || len(a.classes) > 0 {
+		return kept
+	}
+	first, ok := a.st.first(kept)
+	if !ok {
+		return kept
+	}
+	st := a.st
+	st.prepared, st.cursor, st.first = nil, nil, nil
+	f := study(first, st, a.cat, defaultLimits)
+	if f.command.Masked != kept {
+		return kept
+	}
+	a.proven = f.command.Classes
+	return first
+}
+
+// keptBeneath marks the uses of what a name stands for that are masked in the text behind it. The command itself is the same in both its texts.
+func (a *analysis) keptBeneath(c *access.Command) {
+	if a.why != "" || a.refused != nil || len(a.verbs) != 1 || !slices.Contains([]string{"FETCH", "MOVE", "EXECUTE SELECT"}, a.verbs[0]) {
+		return
+	}
+	uses := slices.Clone(c.Classes)
+	for i, u := range uses {
+		uses[i].Beneath = u.Derived && slices.ContainsFunc(a.proven, func(p access.ClassUse) bool { return p.Class == u.Class && p.On == u.On && p.Beneath })
+		if uses[i].Beneath {
+			c.Masked = c.Text
+		}
+	}
+	c.Classes = uses
+}
+
 // beneath makes the second text, and marks the uses that it masks.
 func (a *analysis) beneath(c *access.Command) {
+	if a.proven != nil {
+		a.keptBeneath(c)
+		return
+	}
 	if a.why != "" || a.refused != nil || a.rigid != "" || len(a.splices) == 0 || !a.onlyReads(c) {
 		return
 	}

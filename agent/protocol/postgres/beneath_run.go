@@ -7,7 +7,7 @@ import (
 // exchange puts the text that runs into Parse. What runs a statement must want the text that the target has.
 func (it *item) exchange(r *running, c access.Command) *access.Denied {
 	runs := ""
-	if r.beneath {
+	if r.beneath && c.Masked != c.Text {
 		runs = c.Masked
 	}
 	switch {
@@ -20,6 +20,34 @@ func (it *item) exchange(r *running, c access.Command) *access.Denied {
 			Hint: "what you may see of its data is not what it was when the statement was prepared: prepare it again"}
 	}
 	return nil
+}
+
+// maxFirsts bounds what a session remembers of its second texts, and maxKept their bytes: beyond, it begins anew, and what was made before
+// has to be made again.
+const maxFirsts = 1000
+
+// remember keeps the client's text of a second one that gives something a name at the target, where it is found again by the second.
+func (f *front) remember(c access.Command) {
+	switch c.Verb {
+	case "PREPARE SELECT", "DECLARE CURSOR", "MULTI":
+	default:
+		return
+	}
+	if size := len(c.Text) + len(c.Masked); len(f.firsts) >= maxFirsts || f.firstBytes+size > maxKept {
+		f.firsts, f.firstBytes = nil, 0
+	}
+	if f.firsts == nil {
+		f.firsts = make(map[string]string)
+	}
+	if _, known := f.firsts[c.Masked]; !known {
+		f.firsts[c.Masked] = c.Text
+		f.firstBytes += len(c.Text) + len(c.Masked)
+	}
+}
+
+func (f *front) firstText(second string) (string, bool) {
+	first, ok := f.firsts[second]
+	return first, ok
 }
 
 // withText is a Parse message with another text.

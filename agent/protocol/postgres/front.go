@@ -46,6 +46,9 @@ type front struct {
 	moved   bool // that may be taken back at the end of the transaction
 	unseen  bool // a command ran what was not looked into: it may have changed definitions
 	copying copying
+
+	firsts     map[string]string // of second texts that made names at the target: see remember
+	firstBytes int
 }
 
 func newFront(l *link, shared *ration) *front {
@@ -56,7 +59,7 @@ func newFront(l *link, shared *ration) *front {
 func (f *front) open(ctx context.Context, st *startup) error {
 	ctx, stop := context.WithTimeoutCause(ctx, loginWait, refuseStart(stateUnreachable, "", "the target's catalogue did not come within %s", loginWait))
 	defer stop()
-	f.st = session{utf8: isUTF8(f.statuses["server_encoding"]), prepared: f.textIn("pg_prepared_statements"), cursor: f.textIn("pg_cursors")}
+	f.st = session{utf8: isUTF8(f.statuses["server_encoding"]), prepared: f.textIn("pg_prepared_statements"), cursor: f.textIn("pg_cursors"), first: f.firstText}
 	var err error
 	if f.st.database, f.st.role, f.st.searchPath, err = f.state(ctx); err != nil {
 		return err

@@ -60,6 +60,7 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	}
 	if r.beneath {
 		msg = appendQuery(nil, cmd.Masked)
+		f.remember(cmd)
 	}
 	r.alone, r.copies = p.statements <= 1, p.copyIn || p.copyOut
 	r.plan = f.showsPlan(cmd)

@@ -45,6 +45,7 @@ type ruling struct {
 type script struct {
 	mu      sync.Mutex
 	rules   map[string]ruling
+	strict  bool // denies, as policy does, what cannot be masked
 	asked   []access.Command
 	batches []int
 	results map[access.CommandID]access.Result
@@ -68,10 +69,19 @@ func (g *script) ruling(c access.Command) ruling {
 	}
 	for part, v := range g.rules {
 		if strings.Contains(c.Text, part) && !(c.Prepare && v.hold) {
-			return v
+			if !g.strict || maskable(c, v.bare) {
+				return v
+			}
 		}
 	}
+	if g.strict && !maskable(c, nil) {
+		return ruling{deny: &access.Denied{Code: access.CodeNotMaskable, Rule: "not-maskable", Hint: "leave it out"}}
+	}
 	return ruling{}
+}
+
+func maskable(c access.Command, bare []string) bool {
+	return !slices.ContainsFunc(c.Classes, func(u access.ClassUse) bool { return u.Derived && !u.Beneath && !slices.Contains(bare, u.Class) })
 }
 
 func (g *script) decide(c access.Command) access.Decision {

@@ -25,6 +25,8 @@ type session struct {
 	loose      bool   // standard_conforming_strings may be off: what a backslash in a string means is not known
 	// prepared and cursor ask the target what it has under a name, for EXECUTE and FETCH: the text of the message that made it.
 	prepared, cursor func(name string) (text string, ok bool)
+	// first is the client's own text behind a second one that made such a name, where the target was sent one in this session.
+	first func(second string) (text string, ok bool)
 }
 
 // limits bound what analyse looks at; beyond them a command is refused, not cut.

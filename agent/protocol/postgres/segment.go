@@ -63,7 +63,9 @@ func (f *front) decide(ctx context.Context) error {
 			c := cmds[it.command]
 			var d *access.Denied
 			if r, d = permitted(it.plan, c, permit); d == nil {
-				d = it.exchange(r, c)
+				if d = it.exchange(r, c); r.beneath {
+					f.remember(c)
+				}
 			}
 			if d != nil {
 				permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})

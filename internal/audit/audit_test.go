@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`[{"v":1,"kind":"open","id":"x","time":"2026-01-02T03:04:05Z"}]`))
 	f.Add([]byte(` [ {"v":1, "kind":"open"} , {"id":" ,\"[ "}
 ]`))
+	f.Add([]byte("[{\"id\"\t:\r\n\" \\\\\" , \"agent\": \"\\\" \\\\\\\" \\u0022 \"}]"))
 	f.Add([]byte(`[{"v":1}] {}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		it := store.Item{Body: b}
@@ -164,6 +166,10 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%d entries, %d leaves", len(entries), len(leaves))
 		}
 		if lerr == nil {
+			var whole bytes.Buffer
+			if err := json.Compact(&whole, b); err != nil || "["+string(bytes.Join(leaves, []byte(",")))+"]" != whole.String() {
+				t.Fatalf("leaves %q of %q: %v", leaves, b, err)
+			}
 			back, err := audit.SplitSegment(audit.Segment(leaves))
 			if err != nil || len(back) != len(leaves) {
 				t.Fatalf("segment of %d leaves splits into %d: %v", len(leaves), len(back), err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
 
@@ -366,6 +367,26 @@ func TestContext(t *testing.T) {
 		not := "@id(\"only\") permit (principal, action == Action::\"read\", resource is Table) unless { " + c.when + " };"
 		if v := Decide(load1(t, "a.cedar", not+stillHolds), ask(read("public.x"), c.r)); v.Rule != RuleDefaultDeny {
 			t.Errorf("%s does not matter: %+v", c.when, v)
+		}
+	}
+}
+
+// TestTimePasses: what is remembered of a request must not stop the clock for a policy that looks at it, however it spells that.
+func TestTimePasses(t *testing.T) {
+	for _, when := range []string{
+		`context.time.toTime() < duration("13h")`,
+		`context["t\u{69}me"].toTime() < duration("13h")`,
+		`context has "time" && context["time"] < datetime("2026-01-07T13:00:00Z")`,
+	} {
+		b := load1(t, "a.cedar", "@id(\"only\") permit (principal, action == Action::\"read\", resource is Table) when { "+when+" };"+stillHolds)
+		for _, later := range []time.Duration{0, 2 * time.Hour, 0} {
+			want := access.Allow
+			if later > 0 {
+				want = access.Deny
+			}
+			if v := Decide(b, ask(read("public.x"), func(r *Request) { r.Now = noon.Add(later) })); v.Outcome != want {
+				t.Errorf("%s, %s after noon: %+v", when, later, v)
+			}
 		}
 	}
 }

@@ -1,10 +1,12 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strings"
 
+	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -17,6 +19,7 @@ type index struct {
 	// columns are the columns that some policy names, by their table.
 	columns map[types.String][]types.EntityUID
 	byID    map[string]*rule
+	timed   bool // some policy may look at context.time
 }
 
 // byResource and byPrincipal are keyed by the entity in the scope, the zero EntityUID for a scope that names none.
@@ -29,6 +32,7 @@ func newIndex(rules []*rule) index {
 	x := index{byAction: map[types.String]byResource{}, columns: map[types.String][]types.EntityUID{}, byID: map[string]*rule{}}
 	for _, r := range rules {
 		x.byID[r.id] = r
+		x.timed = x.timed || looksAtTime(r.policy)
 		actions := r.actions
 		if actions == nil {
 			actions = everyAction
@@ -55,6 +59,13 @@ func newIndex(rules []*rule) index {
 		}
 	}
 	return x
+}
+
+// looksAtTime says whether a policy names an attribute "time" anywhere: without its name nothing of a context can be read, and a context that
+// is compared whole is equal to nothing but what names all of its attributes, or to itself.
+func looksAtTime(p *cedar.Policy) bool {
+	b, err := p.MarshalJSON()
+	return err != nil || bytes.Contains(b, []byte(`"time"`))
 }
 
 // everyAction is what a scope without an action covers.

@@ -18,6 +18,7 @@ type memo struct {
 	askers    remembered[*asker]
 	resources remembered[*placed]
 	records   remembered[types.Record]
+	contexts  remembered[types.Record]
 }
 
 // maxRemembered bounds each kind; what comes when it is full begins anew.
@@ -94,3 +95,10 @@ func (k key) lineage(l *access.Lineage) key {
 	}
 	return k
 }
+
+func (k key) facts(c *access.Command) key {
+	f := &c.Facts
+	return k.flags(c.Complete, f.Deletes, f.HasWhere, f.InTxn, f.Locks, c.Prepare).number(f.RowLimit).number(int64(f.Statement)).texts(f.Functions)
+}
+
+func (k key) state(s *access.State) key { return k.text(s.Database).text(s.Role).text(s.SearchPath) }

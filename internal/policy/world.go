@@ -27,6 +27,7 @@ type world struct {
 // asker is who asks, and for which target.
 type asker struct {
 	target    key // all of the target that is in here
+	self      key // and of who asks
 	principal types.EntityUID
 	// principals is the principal, everything it is in, and none.
 	principals []types.EntityUID
@@ -43,8 +44,9 @@ func newWorld(b *Bundle, r *Request, t Target) *world {
 		w.memo = new(memo)
 	}
 	target := key(nil).target(&t)
-	w.asker = w.memo.askers.of(target.lineage(&r.Lineage), func() *asker { return newAsker(target, &r.Lineage, t) })
-	w.context = newContext(w.memo, r, w.delegation)
+	self := target.lineage(&r.Lineage)
+	w.asker = w.memo.askers.of(self, func() *asker { return newAsker(target, self, &r.Lineage, t) })
+	w.context = w.about(r)
 	return w
 }
 
@@ -58,8 +60,8 @@ func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 }
 
 // newAsker makes the chain: Actor in Actor … in User in Groups; and the target with its labels.
-func newAsker(target key, l *access.Lineage, t Target) *asker {
-	a := &asker{target: slices.Clone(target), known: make(types.EntityMap, 8)}
+func newAsker(target, self key, l *access.Lineage, t Target) *asker {
+	a := &asker{target: slices.Clone(target), self: slices.Clone(self), known: make(types.EntityMap, 8)}
 	user := types.NewEntityUID(typeUser, types.String(l.Principal))
 	groups := make([]types.EntityUID, 0, len(l.Groups))
 	for _, g := range l.Groups {
@@ -176,7 +178,20 @@ func (s set) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	}
 }
 
-func newContext(m *memo, r *Request, delegation types.Record) types.Record {
+// about is the context of a request. Where no policy looks at the time, the time is left at 1970, and equal requests share one.
+func (w *world) about(r *Request) types.Record {
+	if w.bundle.index.timed || len(r.Approved) > 0 {
+		return w.newContext(r, r.Now)
+	}
+	c := &r.Command
+	k := append(slices.Clip(w.self), 'c').text(c.Verb).text(string(r.Agent)).facts(c).state(&c.State)
+	for _, u := range c.Classes {
+		k = k.text(u.Class)
+	}
+	return w.memo.contexts.of(k, func() types.Record { return w.newContext(r, time.Time{}) })
+}
+
+func (w *world) newContext(r *Request, now time.Time) types.Record {
 	c := &r.Command
 	classes := noStrings
 	if len(c.Classes) > 0 {
@@ -189,19 +204,18 @@ func newContext(m *memo, r *Request, delegation types.Record) types.Record {
 	return types.NewRecord(types.RecordMap{
 		"verb":       types.String(c.Verb),
 		"agent":      types.String(r.Agent),
-		"time":       datetime(r.Now),
+		"time":       datetime(now),
 		"approvals":  stringSet(r.Approved),
 		"classes":    classes,
-		"facts":      m.facts(c),
-		"state":      m.state(&c.State),
-		"delegation": delegation,
+		"facts":      w.memo.facts(c),
+		"state":      w.memo.state(&c.State),
+		"delegation": w.delegation,
 	})
 }
 
 func (m *memo) facts(c *access.Command) types.Record {
 	f := &c.Facts
-	k := key(nil).text("facts").flags(c.Complete, f.Deletes, f.HasWhere, f.InTxn, f.Locks, c.Prepare).number(f.RowLimit).number(int64(f.Statement)).texts(f.Functions)
-	return m.records.of(k, func() types.Record {
+	return m.records.of(append(key(nil), 'f').facts(c), func() types.Record {
 		return types.NewRecord(types.RecordMap{
 			"complete":   types.Boolean(c.Complete),
 			"deletes":    types.Boolean(f.Deletes),
@@ -217,7 +231,7 @@ func (m *memo) facts(c *access.Command) types.Record {
 }
 
 func (m *memo) state(s *access.State) types.Record {
-	return m.records.of(key(nil).text("state").text(s.Database).text(s.Role).text(s.SearchPath), func() types.Record {
+	return m.records.of(append(key(nil), 's').state(s), func() types.Record {
 		return types.NewRecord(types.RecordMap{
 			"database":    types.String(s.Database),
 			"role":        types.String(s.Role),

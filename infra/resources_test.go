@@ -61,6 +61,10 @@ func TestFunctions(t *testing.T) {
 		if c := fmt.Sprint(p["ReservedConcurrentExecutions"]); !strings.Contains(c, title(f)+"Concurrency") {
 			t.Errorf("%s: concurrency %s is not its parameter", f, c)
 		}
+		// What nobody waits for is not tried again for hours: the next minute comes by itself.
+		if once := p["EventInvokeConfig"]; (once != nil) != slices.Contains(unreachable, f) || once != nil && fmt.Sprint(at(once, "MaximumRetryAttempts")) != "0" {
+			t.Errorf("%s: asynchronous calls are tried again: %v", f, once)
+		}
 		if p["Policies"] != nil || p["VpcConfig"] != nil {
 			t.Errorf("%s: takes policies from elsewhere, or sits in a network", f)
 		}
@@ -78,6 +82,9 @@ func TestFunctions(t *testing.T) {
 	for name, r := range x.of("AWS::IAM::Role") {
 		if !roles[name+".Arn"] {
 			t.Errorf("%s is nobody's", name)
+		}
+		if b := fmt.Sprint(at(r, "Properties", "PermissionsBoundary")); !strings.Contains(b, "PermissionsBoundaryArn") {
+			t.Errorf("%s: its boundary is %s", name, b)
 		}
 		trust := at(r, "Properties", "AssumeRolePolicyDocument", "Statement")
 		if s := list(trust); len(s) != 1 || at(s[0], "Principal", "Service") != "lambda.amazonaws.com" || at(s[0], "Action") != "sts:AssumeRole" {
@@ -252,7 +259,10 @@ func TestAlarms(t *testing.T) {
 		}
 	}
 	for name, r := range alarms {
-		if !strings.Contains(fmt.Sprint(at(r, "Properties", "AlarmActions")), "AlarmTopicArn") || len(fmt.Sprint(at(r, "Properties", "AlarmDescription"))) < 20 {
+		told := func(when string) bool {
+			return strings.Contains(fmt.Sprint(at(r, "Properties", when)), "AlarmTopicArn")
+		}
+		if !told("AlarmActions") || !told("OKActions") || len(fmt.Sprint(at(r, "Properties", "AlarmDescription"))) < 20 {
 			t.Errorf("%s tells nobody, or not what it means", name)
 		}
 	}
@@ -335,7 +345,9 @@ var samples = map[string]struct{ good, bad []string }{
 	"SmtpUser":       {[]string{"", "sallyport"}, []string{"a b", "é"}},
 	"SmtpSecretName": {[]string{"", "sallyport/mail"}, []string{"a b", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:mail"}},
 	"WebhookUrl":     {[]string{"", "https://hooks.example.com/services/T0/B0", "https://hooks.example.com:8443"}, []string{"http://hooks.example.com", "https://user@hooks.example.com/", "https://", "hooks.example.com", "https://hooks.example.com/a b"}},
-	"AlarmTopicArn":  {[]string{"", "arn:aws:sns:eu-west-1:123456789012:ops"}, []string{"ops", "arn:aws:sqs:eu-west-1:123456789012:ops", "arn:aws:sns:eu-west-1:1:ops"}},
+	"PermissionsBoundaryArn": {[]string{"", "arn:aws:iam::123456789012:policy/boundary", "arn:aws-us-gov:iam::123456789012:policy/teams/data/boundary"},
+		[]string{"boundary", "arn:aws:iam::123456789012:role/boundary", "arn:aws:iam::1:policy/boundary", "arn:aws:iam::123456789012:policy/"}},
+	"AlarmTopicArn": {[]string{"", "arn:aws:sns:eu-west-1:123456789012:ops"}, []string{"ops", "arn:aws:sqs:eu-west-1:123456789012:ops", "arn:aws:sns:eu-west-1:1:ops"}},
 }
 
 // Outputs are what clients, agents, relays and auditors are configured from.

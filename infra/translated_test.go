@@ -26,7 +26,7 @@ func translated(t *testing.T) template {
 // The transform adds resources of its own. Of these, the permissions for function URLs are the one thing that is public.
 func TestWhatTheTransformAdds(t *testing.T) {
 	x, own := translated(t), open(t).node["Resources"].(node)
-	allowed := map[string]bool{"AWS::Lambda::Url": true, "AWS::Lambda::Permission": true, "AWS::Lambda::EventSourceMapping": true, "AWS::Events::Rule": true}
+	allowed := map[string]bool{"AWS::Lambda::Url": true, "AWS::Lambda::Permission": true, "AWS::Lambda::EventSourceMapping": true, "AWS::Lambda::EventInvokeConfig": true, "AWS::Events::Rule": true}
 	urls := 0
 	for name, r := range x.node["Resources"].(node) {
 		kind := fmt.Sprint(at(r, "Type"))

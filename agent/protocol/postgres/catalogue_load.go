@@ -25,18 +25,20 @@ WHERE c.relkind IN ('r','p','v','m','f','S') AND (n.nspname !~ '^pg_(temp|toast)
 	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory, (a.attgenerated <> '')::text
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
-	// Any change of a definition writes a row anew, and so moves the sum or the count.
-	sqlMark = `SELECT 'c', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_class
-UNION ALL SELECT 'a', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attribute
-UNION ALL SELECT 'd', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attrdef
-UNION ALL SELECT 'r', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_rewrite
+	// Any change of a definition writes a row anew, and so moves the sum or the count. Other sessions' temporary tables, which come and go all
+	// the time, are not in the snapshot.
+	sqlMark = `WITH others AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_class WHERE relpersistence = 't' AND relnamespace <> pg_catalog.pg_my_temp_schema())
+SELECT 'c', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_class WHERE oid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'a', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attribute WHERE attrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'd', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_attrdef WHERE adrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'r', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_rewrite WHERE ev_class NOT IN (SELECT oid FROM others)
 UNION ALL SELECT 'p', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_proc
-UNION ALL SELECT 't', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_trigger
-UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_constraint
-UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_inherits
+UNION ALL SELECT 't', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_trigger WHERE tgrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_constraint WHERE conrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_inherits WHERE inhrelid NOT IN (SELECT oid FROM others)
 UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_operator
 UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_cast
-UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace
+UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
 UNION ALL SELECT 'y', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_policy
 UNION ALL SELECT 'e', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_event_trigger
 UNION ALL SELECT 'q', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint), 0) FROM pg_catalog.pg_statistic_ext

@@ -68,38 +68,14 @@ func New(c Config) (http.Handler, error) {
 	}
 	h := &handler{Config: c, agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+api.PathChanges, h.serve)
+	door := agents.Door{CA: c.CA, Guard: h.agents, Now: c.Now, Log: c.Log, Again: "ask again"}
+	mux.HandleFunc("POST "+api.PathChanges, agents.Signed(door, h.changes))
 	return mux, nil
 }
 
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
-	now := h.Now().UTC()
-	var req api.ChangesRequest
-	agent, err := token.ReadAgent(r, h.CA, now, &req)
-	if err == nil {
-		err = h.agents.Check(r.Context(), agent)
-	}
-	if err != nil {
-		api.Fail(w, h.Log, err)
-		return
-	}
-	resp, err := h.changes(r.Context(), agent, &req, now)
-	if err != nil {
-		if e := (*api.Error)(nil); !errors.As(err, &e) {
-			h.Log.Error("no answer on changes", "agent", agent.Name, "error", err)
-			err = api.Because(api.ErrUnavailable, "ask again", "a store did not answer")
-		}
-		api.Fail(w, h.Log, err)
-		return
-	}
-	api.Write(w, resp)
-}
-
 // changes answers completely or not at all: an agent that gets no answer for long ends its sessions by itself.
-func (h *handler) changes(ctx context.Context, agent token.Agent, req *api.ChangesRequest, now time.Time) (api.ChangesResponse, error) {
-	if agent.Name == "" || agent.Name != req.Agent {
-		return api.ChangesResponse{}, api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent).By(api.RuleAgentName)
-	}
+func (h *handler) changes(ctx context.Context, agent token.Agent, req *api.ChangesRequest) (api.ChangesResponse, error) {
+	now := h.Now().UTC()
 	if len(req.Sessions) > maxSessions || len(req.Approvals) > maxApprovals {
 		return api.ChangesResponse{}, api.Because(api.ErrTooLarge, "ask in turns", "more than %d sessions or %d approvals", maxSessions, maxApprovals)
 	}

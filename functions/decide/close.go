@@ -23,9 +23,6 @@ const maxCloseReason = 200
 
 // close stores a session's last entry. Its lineage may be dead, its time over: an end is always taken.
 func (d *decider) close(ctx context.Context, agent token.Agent, req *api.CloseRequest) (struct{}, error) {
-	if err := isCaller(agent, req.Agent); err != nil {
-		return struct{}{}, err
-	}
 	st, err := d.state(agent, req.Session, req.State)
 	if err != nil {
 		return struct{}{}, err

@@ -64,46 +64,18 @@ func New(c Config) (http.Handler, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &decider{Config: c, live: newLive(maxLive), uploads: make(chan struct{}, maxLarge), agents: agents.NewGuard(c.Items, c.Now)}
+	door := agents.Door{CA: c.CA, Guard: d.agents, Now: c.Now, Log: c.Log, Again: "nothing ran; ask again with the same command ids"}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+api.PathOpen, signed(d, d.open))
-	mux.HandleFunc("POST "+api.PathCheck, signed(d, d.check))
-	mux.HandleFunc("POST "+api.PathUpload, signed(d, d.upload))
-	mux.HandleFunc("POST "+api.PathClaim, signed(d, d.claim))
-	mux.HandleFunc("POST "+api.PathClose, signed(d, d.close))
+	mux.HandleFunc("POST "+api.PathOpen, agents.Signed(door, d.open))
+	mux.HandleFunc("POST "+api.PathCheck, agents.Signed(door, d.check))
+	mux.HandleFunc("POST "+api.PathUpload, agents.Signed(door, d.upload))
+	mux.HandleFunc("POST "+api.PathClaim, agents.Signed(door, d.claim))
+	mux.HandleFunc("POST "+api.PathClose, agents.Signed(door, d.close))
 	mux.HandleFunc("POST "+api.PathCan, d.can)
 	return mux, nil
 }
 
-// signed serves calls that an agent signs: authenticated and decoded strictly before anything else happens.
-func signed[In, Out any](d *decider, call func(context.Context, token.Agent, *In) (Out, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		in := new(In)
-		agent, err := token.ReadAgent(r, d.CA, d.now(), in)
-		if err == nil {
-			err = d.agents.Check(r.Context(), agent)
-		}
-		if err != nil {
-			api.Fail(w, d.Log, err)
-			return
-		}
-		out, err := call(r.Context(), agent, in)
-		if err != nil {
-			api.Fail(w, d.Log, err)
-			return
-		}
-		api.Write(w, out)
-	}
-}
-
 func (d *decider) now() time.Time { return d.Now().UTC() }
-
-// isCaller refuses a request that speaks for another agent than the one that signed it.
-func isCaller(agent token.Agent, named access.AgentName) error {
-	if agent.Name == "" || agent.Name != named {
-		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, named).By(api.RuleAgentName)
-	}
-	return nil
-}
 
 // noDecision is the answer where a store did not: the reason is logged, the caller learns that nothing may run.
 func (d *decider) noDecision(ctx context.Context, op string, err error) *api.Error {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -28,29 +27,6 @@ const chunkWriters = 16
 // chunkTries bounds the compare-and-swap on a recording's record: only the same chunk, delivered twice at once, competes.
 const chunkTries = 4
 
-func (h *handler) serveChunks(w http.ResponseWriter, r *http.Request) {
-	now := h.Now().UTC()
-	var req api.ChunksRequest
-	agent, err := token.ReadAgent(r, h.CA, now, &req)
-	if err == nil {
-		err = h.agents.Check(r.Context(), agent)
-	}
-	if err != nil {
-		api.Fail(w, h.Log, err)
-		return
-	}
-	resp, err := h.chunks(r.Context(), agent, &req, now)
-	if err != nil {
-		if e := (*api.Error)(nil); !errors.As(err, &e) {
-			h.Log.Error("chunks were not recorded", "agent", agent.Name, "error", err)
-			err = api.Because(api.ErrUnavailable, "send them again", "a store did not answer")
-		}
-		api.Fail(w, h.Log, err)
-		return
-	}
-	api.Write(w, resp)
-}
-
 // tape is the part of a call that belongs to one recording.
 type tape struct {
 	session access.SessionID
@@ -60,10 +36,8 @@ type tape struct {
 }
 
 // chunks answers once everything is stored that may be; what may not is named, so that its sender does not try for ever.
-func (h *handler) chunks(ctx context.Context, agent token.Agent, req *api.ChunksRequest, now time.Time) (api.ChunksResponse, error) {
-	if agent.Name == "" || agent.Name != req.Agent {
-		return api.ChunksResponse{}, api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent).By(api.RuleAgentName)
-	}
+func (h *handler) chunks(ctx context.Context, agent token.Agent, req *api.ChunksRequest) (api.ChunksResponse, error) {
+	now := h.Now().UTC()
 	size := 0
 	var tapes []*tape
 	by := map[access.CommandID]*tape{}

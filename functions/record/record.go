@@ -70,41 +70,18 @@ func New(c Config) (http.Handler, error) {
 	}
 	h := &handler{Config: c, agents: agents.NewGuard(c.Items, c.Now)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+api.PathRecord, h.serve)
-	mux.HandleFunc("POST "+api.PathChunks, h.serveChunks)
+	door := agents.Door{CA: c.CA, Guard: h.agents, Now: c.Now, Log: c.Log, Again: "send them again"}
+	mux.HandleFunc("POST "+api.PathRecord, agents.Signed(door, h.record))
+	mux.HandleFunc("POST "+api.PathChunks, agents.Signed(door, h.chunks))
 	return mux, nil
-}
-
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
-	now := h.Now().UTC()
-	var req api.RecordRequest
-	agent, err := token.ReadAgent(r, h.CA, now, &req)
-	if err == nil {
-		err = h.agents.Check(r.Context(), agent)
-	}
-	if err != nil {
-		api.Fail(w, h.Log, err)
-		return
-	}
-	if err := h.record(r.Context(), agent, &req, now); err != nil {
-		if e := (*api.Error)(nil); !errors.As(err, &e) {
-			h.Log.Error("outcomes were not recorded", "agent", agent.Name, "error", err)
-			err = api.Because(api.ErrUnavailable, "send them again", "a store did not answer")
-		}
-		api.Fail(w, h.Log, err)
-		return
-	}
-	api.Write(w, struct{}{})
 }
 
 // record stores what it may and answers nil once all of that is durable. An outcome that it must not store is dropped and
 // logged: the same outcome would be refused for ever, and what came after it would never arrive.
-func (h *handler) record(ctx context.Context, agent token.Agent, req *api.RecordRequest, now time.Time) error {
-	if agent.Name == "" || agent.Name != req.Agent {
-		return api.Because(api.ErrDenied, "", "agent %q signed a request of agent %q", agent.Name, req.Agent).By(api.RuleAgentName)
-	}
+func (h *handler) record(ctx context.Context, agent token.Agent, req *api.RecordRequest) (struct{}, error) {
+	now := h.Now().UTC()
 	if len(req.Outcomes) > maxOutcomes {
-		return api.Because(api.ErrTooLarge, "send them in turns", "more than %d outcomes", maxOutcomes)
+		return struct{}{}, api.Because(api.ErrTooLarge, "send them in turns", "more than %d outcomes", maxOutcomes)
 	}
 	bySession := map[access.SessionID][]*api.Outcome{}
 	for i := range req.Outcomes {
@@ -129,7 +106,7 @@ func (h *handler) record(ctx context.Context, agent token.Agent, req *api.Record
 		})
 	}
 	err := lookups.Wait()
-	return errors.Join(err, writes.Wait())
+	return struct{}{}, errors.Join(err, writes.Wait())
 }
 
 // session hands over the writes for one session's outcomes, in order of their commands.

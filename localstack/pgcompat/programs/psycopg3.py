@@ -45,6 +45,16 @@ def server_cursor():
         c.itersize = 10
         c.execute("select id from p3 order by id")
         assert len(c.fetchall()) == 1100
+def held_cursor():
+    with conn.cursor("held", withhold=True, scrollable=True) as c:
+        c.execute("select id, t from p3 where id > %s order by id", (10,))
+        assert c.fetchone() == (11, "t11") and c.description[1].name == "t"
+        c.scroll(0, "absolute"); assert len(c.fetchmany(3)) == 3
+    c = psycopg.ClientCursor(conn); c.execute("declare stolen cursor with hold for select 1"); s = conn.cursor("stolen"); assert s.fetchone() == (1,); s.close(); conn.execute("close stolen")
+    assert conn.execute("select count(*) from pg_cursors").fetchone() == (0,)
+def binary_cursor():
+    with conn.transaction(), conn.cursor("b", binary=True) as c:
+        c.execute("select id, a from p3 where id = 5"); assert c.fetchone() == (5, [1, 2])
 def prepared():
     for _ in range(10): conn.execute("select t from p3 where id = %s", (3,), prepare=True)
 def savepoint():
@@ -68,4 +78,4 @@ def twophase():
     x = conn2.xid(1, "g", "b"); conn2.tpc_begin(x); conn2.execute("select 1"); conn2.tpc_commit(); conn2.close()
 def temporary():
     conn.execute("create temp table tt (a int)"); conn.execute("insert into tt values (1)"); assert conn.execute("select a from tt").fetchone() == (1,)
-for f in (insert, binary, copy_in, copy_out, copy_error, pipeline, pipeline_error, server_cursor, prepared, savepoint, notify, cancel, twophase, temporary): check(f.__name__, f)
+for f in (insert, binary, copy_in, copy_out, copy_error, pipeline, pipeline_error, server_cursor, held_cursor, binary_cursor, prepared, savepoint, notify, cancel, twophase, temporary): check(f.__name__, f)

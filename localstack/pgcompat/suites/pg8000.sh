@@ -10,7 +10,7 @@ install)
   "$dir/venv/bin/pip" download -q --no-deps --no-binary :all: -d "$dir" "pg8000==$version"
   tar -xzf "$dir/pg8000-$version.tar.gz" -C "$dir" && touch "$dir/ok"
   ;;
-prepare) ;;
+prepare) psql -qX -d postgres -c 'create extension hstore' ;;
 run)
   cd "$dir/pg8000-$version"
   "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} test/dbapi test/legacy test/native

@@ -40,7 +40,7 @@ alter table app.orders replica identity full;
 alter table only app.people alter column doc set storage external, alter column name set statistics 500;
 
 create function app.f(a int) returns int language sql immutable as 'select a + 1';
-create function app.body(a int, out b int, out c text) language sql begin atomic select a, 'x'; end;
+create function app.body(a int, out b int, out c text) language sql begin atomic select a as b, 'x'::text as c; end;
 create function app.names(prefix text, variadic list text[] default array['a''b']) returns setof text language plpgsql stable security definer
   set search_path = pg_catalog as $f$ begin return query select prefix || l from unnest(list) l; end $f$;
 comment on function app.f(int) is 'adds one';

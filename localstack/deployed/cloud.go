@@ -2,6 +2,9 @@ package deployed
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -40,6 +43,20 @@ func (c cloud) command(ctx context.Context, program string, args ...string) *exe
 // OperatorEnv is what AWS's own programs, and ours for operators, need to reach this AWS, and the directory of the former.
 func (s *System) OperatorEnv() (env []string, bin string) {
 	return append(slices.Clone(account), "AWS_ENDPOINT_URL="+s.cloud.endpoint, "AWS_PAGER=", "SAM_CLI_TELEMETRY=0"), filepath.Join(s.c.Root, "build", "aws-tools", "bin")
+}
+
+// Browser is how to start one here that reaches the console: it takes the certificates of this run for good, and nobody else's.
+func (s *System) Browser() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(s.door.shown())
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	command := "chromium --user-data-dir=" + filepath.Join(filepath.Dir(s.c.Dir), "browser") + " --ignore-certificate-errors-spki-list=" + base64.StdEncoding.EncodeToString(sum[:])
+	if _, ok := s.door.(*internet); ok { // names that no resolver knows
+		command += " --proxy-server=http://" + s.door.address()
+	}
+	return command + " " + s.Console, nil
 }
 
 // aws calls one operation and decodes its answer; out nil takes any.
@@ -124,10 +141,11 @@ func (c cloud) physical(ctx context.Context) (map[string]string, error) {
 	return m, nil
 }
 
-// finish does by API what MiniStack leaves out of a template: TTL, point-in-time recovery, Object Lock. Nothing of it is needed on AWS.
-func (c cloud) finish(ctx context.Context, outputs map[string]string) error {
+// finish does by API what emulators leave out of a template: both point-in-time recovery, MiniStack TTL and Object Lock as well (all). Nothing of it is
+// needed on AWS.
+func (c cloud) finish(ctx context.Context, outputs map[string]string, all bool) error {
 	for _, t := range []string{"GrantsTable", "ApprovalsTable", "RegistryTable", "AuditTable"} {
-		if t != "AuditTable" {
+		if all && t != "AuditTable" {
 			if err := c.aws(ctx, nil, "dynamodb", "update-time-to-live", "--table-name", outputs[t], "--time-to-live-specification", "Enabled=true,AttributeName=expires"); err != nil {
 				return err
 			}
@@ -135,6 +153,9 @@ func (c cloud) finish(ctx context.Context, outputs map[string]string) error {
 		if err := c.aws(ctx, nil, "dynamodb", "update-continuous-backups", "--table-name", outputs[t], "--point-in-time-recovery-specification", "PointInTimeRecoveryEnabled=true"); err != nil {
 			return err
 		}
+	}
+	if !all {
+		return nil
 	}
 	return c.aws(ctx, nil, "s3api", "put-object-lock-configuration", "--bucket", outputs["EvidenceBucket"], "--object-lock-configuration",
 		`{"ObjectLockEnabled":"Enabled","Rule":{"DefaultRetention":{"Mode":"GOVERNANCE","Days":1}}}`)

@@ -81,6 +81,7 @@ type door interface {
 	start() error
 	stop() error
 	address() string
+	shown() any // public key, of the certificates that are shown there
 }
 
 // at are the addresses that the stack's parameters name; they are known before anything runs.
@@ -154,10 +155,10 @@ func (s *System) deploy(ctx context.Context, where at) error {
 	if s.Outputs, err = s.cloud.outputs(ctx); err != nil {
 		return err
 	}
+	if err := s.cloud.finish(ctx, s.Outputs, s.c.Emulator == MiniStack); err != nil {
+		return err
+	}
 	if s.c.Emulator == MiniStack {
-		if err := s.cloud.finish(ctx, s.Outputs); err != nil {
-			return err
-		}
 		if err := s.nameCallers(ctx); err != nil {
 			return err
 		}

@@ -66,6 +66,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (f *front) address() string { return f.addr }
 
+func (f *front) shown() any { return f.cert.Leaf.PublicKey }
+
 // quiet takes what net/http says of callers that went away.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 

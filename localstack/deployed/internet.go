@@ -120,6 +120,8 @@ func (n *internet) stop() error {
 
 func (n *internet) address() string { return n.addr }
 
+func (n *internet) shown() any { return &n.leaf.PublicKey }
+
 // connect answers CONNECT and hands the connection over.
 func connect(to *tunnels) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

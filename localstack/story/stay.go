@@ -31,6 +31,14 @@ func Stay(ctx context.Context, c Config) (err error) {
 	if err := w.writeEnv(env); err != nil {
 		return err
 	}
+	browser := ""
+	if c, ok := w.system.(*cloud); ok {
+		command, err := c.system.Browser()
+		if err != nil {
+			return err
+		}
+		browser = "  browser   " + command + "\n            # the only one that reaches it: names and certificates are of this run; as root, --no-sandbox\n"
+	}
 	_, _ = fmt.Fprintf(c.Out, `Sallyport is up, in front of a throw-away PostgreSQL. Ctrl-C stops it and removes everything.
 
   psql '%s'
@@ -43,9 +51,9 @@ func Stay(ctx context.Context, c Config) (err error) {
   sallyport run --actor coder --purpose "try it" --allow 'read:app/*' --target app -- psql
 
   console   %s   (rita reviews: password %s; adam audits: password %s)
-  data      %s
+%s  data      %s
   policy    sallyport policy init DIR --pack guarded-postgres
-`, dsn, env, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], w.data)
+`, dsn, env, w.file.Console, w.file.Users["rita"], w.file.Users["adam"], browser, w.data)
 	<-ctx.Done()
 	_, _ = fmt.Fprintln(c.Out, "\nstopping")
 	return nil

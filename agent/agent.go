@@ -107,6 +107,9 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 		return err
 	}
 	defer b.CloseIdle()
+	if err := counts(ctx, b, id.agent.Name); err != nil {
+		return err
+	}
 	tracing, stopTracing := context.WithCancel(context.WithoutCancel(ctx))
 	var traced sync.WaitGroup
 	traced.Go(func() { tel.Keep(tracing) })
@@ -127,6 +130,21 @@ func (c *Config) run(ctx context.Context, sp *spool.Spool, keeper *recording.Kee
 	c.serve(ctx, serving{id.agent.Name, id, b, srv, sp, keeper, relays})
 	return nil
 }
+
+// counts asks once whether the broker still takes this agent for one: a revoked one would hold its places at the relays, look ready, and serve
+// nobody. A broker that does not answer says nothing of that.
+func counts(ctx context.Context, b *broker.Agent, name access.AgentName) error {
+	ctx, cancel := context.WithTimeout(ctx, countsLimit)
+	defer cancel()
+	_, err := b.Changes(ctx, api.ChangesRequest{Agent: name})
+	if e := (*api.Error)(nil); errors.As(err, &e) && (e.Rule == api.RuleAgentRevoked || e.Rule == api.RuleAgentExpired) {
+		return fmt.Errorf("agent %s: %w", name, err)
+	}
+	return nil
+}
+
+// countsLimit is for one question at the start: a function may have to start for it.
+const countsLimit = 10 * time.Second
 
 // maskKey is the configured one, so that several agents make the same of a value, or one of this agent's own.
 func (c *Config) maskKey(ctx context.Context) (secret.Secret, error) {

@@ -54,6 +54,8 @@ type world struct {
 	names  []access.TargetName
 	opened []api.OpenRequest
 	closed []api.CloseRequest
+
+	changes func() error // nil: fine
 }
 
 type signer struct{ key *ecdsa.PrivateKey }
@@ -99,7 +101,12 @@ func newWorld(t *testing.T) *world {
 			Lineage: access.Lineage{Principal: "alice", Path: []access.Node{{ID: "R", Name: "alice"}}}}, nil
 	})
 	signed(b, mux, api.PathClose, func(r api.CloseRequest) (any, error) { b.closed = append(b.closed, r); return struct{}{}, nil })
-	signed(b, mux, api.PathChanges, func(api.ChangesRequest) (any, error) { return api.ChangesResponse{}, nil })
+	signed(b, mux, api.PathChanges, func(api.ChangesRequest) (any, error) {
+		if b.changes != nil {
+			return nil, b.changes()
+		}
+		return api.ChangesResponse{}, nil
+	})
 	srv := httptest.NewUnstartedServer(mux)
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{b.server(token.ServerNames{URI: token.URIBroker, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})}, MinVersion: tls.VersionTLS13}
 	srv.StartTLS()
@@ -331,6 +338,30 @@ func TestEnrolServeStopAndStartAgain(t *testing.T) {
 	}
 	if last := b.closed[len(b.closed)-1]; last.Session != "CRASHED" || last.Reason != "lost" {
 		t.Errorf("closed %+v", last)
+	}
+}
+
+// An agent that was revoked does not look ready. A broker that fails says nothing of it: the agent goes on, and its gate is closed.
+func TestARevokedAgentDoesNotStart(t *testing.T) {
+	b := newWorld(t)
+	b.changes = func() error { return api.Because(api.ErrLogin, "enrol it anew", "agent was revoked").By(api.RuleAgentRevoked) }
+	s := start(t, settings(t, b))
+	select {
+	case err := <-s.done:
+		s.done <- err
+		if e := (*api.Error)(nil); !errors.As(err, &e) || e.Rule != api.RuleAgentRevoked || e.Hint == "" {
+			t.Errorf("%v", err)
+		}
+	case <-s.ready:
+		t.Error("it started")
+	}
+	b.mu.Lock()
+	b.join, b.changes = joinToken, func() error { return errors.New("broken") }
+	b.mu.Unlock()
+	s = start(t, settings(t, b))
+	s.waitReady(t)
+	if err := s.end(t); err != nil {
+		t.Error(err)
 	}
 }
 

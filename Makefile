@@ -120,7 +120,7 @@ deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account 
 destroy: ## delete the stack of ENV; tables, buckets and keys are kept
 	@localstack/scripts/aws-tools.sh
 	$(AWS_BIN)/sam delete --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
-	@echo "Kept, by DeletionPolicy: the four tables, both buckets and the four keys. Deleting them is by hand, and for good."
+	@echo "Kept, by DeletionPolicy: the four tables, the three buckets and the four keys. Deleting them is by hand, and for good."
 
 # A local AWS runs functions as processes of this machine.
 LOCAL := ministack

@@ -63,7 +63,7 @@ func TestImportDirections(t *testing.T) {
 	nouns := []string{"internal/access"}
 	rules := []string{"internal/api", "internal/store", "internal/policy", "internal/approval", "internal/audit", "internal/mask", "internal/sqltext",
 		"internal/token", "internal/idtoken", "internal/session", "internal/bundles", "internal/broker", "internal/secret", "internal/sqlite", "internal/dir", "internal/keyfile", "internal/dynamo", "internal/s3", "internal/kms", "internal/secrets",
-		"internal/stack", "internal/lambda", "internal/agents", "internal/ses", "internal/sigv4", "internal/telemetry", "internal/recording", "policies"}
+		"internal/stack", "internal/lambda", "internal/agents", "internal/ses", "internal/sigv4", "internal/telemetry", "internal/recording", "internal/columns", "policies"}
 	for _, p := range list(t, "./...") {
 		from := room(p.ImportPath)
 		for _, imp := range p.Imports {
@@ -105,6 +105,7 @@ func checkForeign(t *testing.T, path, from, imp string) {
 		"github.com/google/go-containerregistry": func() bool { return from == "infra" },
 		"github.com/hashicorp/yamux":             func() bool { return from == "tunnel" },
 		"github.com/cedar-policy/cedar-go":       func() bool { return from == "internal/policy" },
+		"github.com/parquet-go/parquet-go":       func() bool { return from == "internal/columns" },
 		"modernc.org/sqlite":                     func() bool { return from == "internal/sqlite" },
 		"github.com/spf13/cobra":                 func() bool { return from == "cmd" },
 		"github.com/coreos/go-oidc":              func() bool { return slices.Contains([]string{"internal/idtoken", "client"}, from) },

@@ -1,6 +1,7 @@
 package infra
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -126,7 +127,7 @@ func TestStreams(t *testing.T) {
 		for name, e := range at2(at(p, "Events")) {
 			switch q := at(e, "Properties"); at(e, "Type") {
 			case "Schedule":
-				if at(q, "Schedule") != "rate(1 minute)" {
+				if want := map[string]string{"copies": "rate(5 minutes)"}; at(q, "Schedule") != cmp.Or(want[f], "rate(1 minute)") {
 					t.Errorf("%s %s: %v", f, name, q)
 				}
 			case "DynamoDB":

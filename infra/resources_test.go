@@ -13,7 +13,7 @@ import (
 // unreachable are the functions without a URL. agentsOnly are those that agents call, whose URLs a parameter leaves to AWS identities (what a
 // person asks decide is then refused, as the parameter says); enroll is a person's too.
 var (
-	unreachable = []string{"seal", "notify"}
+	unreachable = []string{"seal", "notify", "copies"}
 	agentsOnly  = []string{"decide", "changes", "record"}
 )
 
@@ -160,8 +160,12 @@ func TestBuckets(t *testing.T) {
 				t.Errorf("%s: %s is not set", name, b)
 			}
 		}
-		if at(p, "VersioningConfiguration", "Status") != "Enabled" || at(p, "BucketEncryption") == nil || !strings.Contains(fmt.Sprint(at(p, "OwnershipControls")), "BucketOwnerEnforced") {
-			t.Errorf("%s: not versioned, not encrypted, or with ACLs", name)
+		// What is derived can be erased for good; nothing else can, unseen.
+		if derived := name == "CopiesBucket"; derived != (at(p, "VersioningConfiguration") == nil) || derived && at(p, "ObjectLockEnabled") != nil || !derived && at(p, "VersioningConfiguration", "Status") != "Enabled" {
+			t.Errorf("%s: versions %v, lock %v", name, at(p, "VersioningConfiguration"), at(p, "ObjectLockEnabled"))
+		}
+		if at(p, "BucketEncryption") == nil || !strings.Contains(fmt.Sprint(at(p, "OwnershipControls")), "BucketOwnerEnforced") {
+			t.Errorf("%s: not encrypted, or with ACLs", name)
 		}
 		if at(p, "BucketName") != nil || at(p, "WebsiteConfiguration") != nil || at(p, "AccessControl") != nil {
 			t.Errorf("%s: has a name of its own, a website or an ACL", name)
@@ -183,6 +187,10 @@ func TestBuckets(t *testing.T) {
 		}
 		if at(denies["CreateOnly"], "Condition", "Null", "s3:if-none-match") != "true" || at(denies["CreateOnly"], "Action") != "s3:PutObject" {
 			t.Errorf("%s: objects may be overwritten", name)
+		}
+		if swap := denies["CursorOnlyByCompareAndSwap"]; name == "CopiesBucket" && (at(swap, "Condition", "Null", "s3:if-match") != "true" || at(swap, "Condition", "Null", "s3:if-none-match") != "true" ||
+			show(at(swap, "Resource")) != show(at(denies["CreateOnly"], "NotResource"))) {
+			t.Errorf("%s: the cursor may be replaced blindly", name)
 		}
 		if name != "EvidenceBucket" {
 			continue
@@ -323,6 +331,8 @@ var samples = map[string]struct{ good, bad []string }{
 	"OidcConsoleClientId": {[]string{"sallyport-console"}, []string{"", "a b"}},
 	"LogName":             {[]string{"sallyport.example.com/audit", "x/a/b"}, []string{"", "audit", "Sallyport/audit", "x /audit", "x/audit\n"}},
 	"EvidenceBucket":      {[]string{"sallyport-evidencebucket-1abc"}, []string{"", "ab", "A-bucket", "s3://bucket"}},
+	"CopiesBucket":        {[]string{"sallyport-copiesbucket-1abc"}, []string{"", "ab", "A-bucket", "s3://bucket"}},
+	"FirstDay":            {[]string{"2026-01-01", "2031-12-31"}, []string{"", "1999-01-01", "2026-1-1", "2026/01/01", "2026-41-01"}},
 	"ResultsBucket":       {[]string{"answers"}, []string{"", "ab", "Answers"}},
 	"VpcId":               {[]string{"vpc-0123456789abcdef0"}, []string{"", "vpc", "subnet-0123456789abcdef0"}},
 	"RelaySubnets":        {[]string{"subnet-0123456789abcdef0"}, []string{"", "vpc-0123456789abcdef0", "subnet-0123456789abcdef0,subnet-0123456789abcdef1"}}, // of a list, each
@@ -355,7 +365,7 @@ func TestOutputs(t *testing.T) {
 	outputs := open(t).node["Outputs"].(node)
 	for _, want := range []string{"Broker", "Console", "Issuer", "LogName", "TokenUrl", "DecideUrl", "ChangesUrl", "RecordUrl", "ApproveUrl", "EnrollUrl",
 		"DecideIamUrl", "ChangesIamUrl", "RecordIamUrl", "EnrollIamUrl", "AgentPolicy", "FrontDomain", "WebhookSecret", "Dashboard",
-		"GrantsTable", "ApprovalsTable", "RegistryTable", "AuditTable", "EvidenceBucket", "BlobsBucket", "TokenKey", "CaKey", "CheckpointKey", "StateKey"} {
+		"GrantsTable", "ApprovalsTable", "RegistryTable", "AuditTable", "EvidenceBucket", "CopiesBucket", "BlobsBucket", "TokenKey", "CaKey", "CheckpointKey", "StateKey"} {
 		if outputs[want] == nil {
 			t.Errorf("no output %s", want)
 		}

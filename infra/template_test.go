@@ -208,6 +208,8 @@ func platform(f string) []right {
 	case "seal":
 		// Without it S3 answers 403 for a name that is not there, and seal asks for names that may not be.
 		all = append(all, right{f, "s3:ListBucket", "EvidenceBucket.Arn"})
+	case "copies": // the same, before the first checkpoint and the first copy
+		all = append(all, right{f, "s3:ListBucket", "EvidenceBucket.Arn"}, right{f, "s3:ListBucket", "CopiesBucket.Arn"})
 	case "notify":
 		for _, a := range []string{"DescribeStream", "GetRecords", "GetShardIterator"} {
 			all = append(all, right{f, "dynamodb:" + a, "ApprovalsTable.StreamArn"})
@@ -254,6 +256,9 @@ func TestBoundaries(t *testing.T) {
 			t.Errorf("%v: evidence is only added", r)
 		case strings.HasPrefix(r.resource, "EvidenceBucket") && r.function != "seal" && !besides(r):
 			t.Errorf("%v: seal alone writes the log", r)
+		case r.function == "copies" && !strings.HasPrefix(r.resource, "EvidenceBucket.Arn") && !strings.HasPrefix(r.resource, "CopiesBucket.Arn") && r.resource != "CopiesLogs.Arn",
+			strings.HasPrefix(r.resource, "CopiesBucket.Arn") && r.function != "copies":
+			t.Errorf("%v: copies goes from the log to its copies, knows no table and no key, and nobody else touches them", r)
 		case strings.HasPrefix(r.action, "secretsmanager:") && r != right{"notify", r.action, "WebhookSecret"} && r != right{"notify", r.action, "arn:AWS::Partition:secretsmanager:AWS::Region:AWS::AccountId:secret:SmtpSecretName-??????"} && r != right{"token", r.action, "OriginSecret"} && r != right{"approve", r.action, "OriginSecret"}:
 			t.Errorf("%v: is not its secret", r)
 		case r.function == "notify" && strings.HasSuffix(r.resource, "Table.Arn") && r.resource != "ApprovalsTable.Arn":
@@ -269,6 +274,8 @@ func TestBoundaries(t *testing.T) {
 // besides are the rights to what lies in the evidence's bucket beside the log.
 func besides(r right) bool {
 	switch r.resource {
+	case "EvidenceBucket.Arn", "EvidenceBucket.Arn/entries/*", "EvidenceBucket.Arn/checkpoint":
+		return r.function == "copies" && r.action != "s3:PutObject"
 	case "EvidenceBucket.Arn/recordings/*":
 		return r.function == "record" || r.function == "approve" && r.action == "s3:GetObject"
 	case "EvidenceBucket.Arn/bodies/*":
@@ -281,13 +288,18 @@ func besides(r right) bool {
 var wildcards = map[string]string{
 	"BlobsBucket.Arn/*":                       "a deny on every object",
 	"BlobsBucket.Arn/bundles/*":               "objects have no other resource",
-	"EvidenceBucket.Arn/*":                    "objects have no other resource",
+	"EvidenceBucket.Arn/*":                    "a deny on every object",
 	"EvidenceBucket.Arn/recordings/*":         "objects have no other resource",
+	"EvidenceBucket.Arn/entries/*":            "objects have no other resource",
+	"EvidenceBucket.Arn/tile/*":               "objects have no other resource",
+	"CopiesBucket.Arn/*":                      "a deny on every object",
+	"CopiesBucket.Arn/entries/*":              "objects have no other resource",
 	"EvidenceBucket.Arn/bodies/*":             "objects have no other resource",
 	"BlobsBucket.Arn/uploads/*":               "objects have no other resource",
 	"ApprovalsTable.Arn/stream/*":             "dynamodb:ListStreams knows no narrower resource",
 	"AuditTable AppendOnly":                   "a deny; in a table's policy a star is this table",
 	"BlobsPolicy TlsOnly s3:*":                "a deny",
+	"CopiesPolicy TlsOnly s3:*":               "a deny",
 	"EvidencePolicy TlsOnly s3:*":             "a deny",
 	"NotifyDeadLettersPolicy TlsOnly sqs:*":   "a deny",
 	"CaKey TheAccountsPoliciesDecide":         "in a key's policy a star is this key",

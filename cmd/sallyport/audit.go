@@ -25,9 +25,9 @@ import (
 const evidenceKeyFile = "log.pub"
 
 func auditCommand() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "Verify or follow the evidence",
+	c := &cobra.Command{Use: "audit", Short: "Verify, follow or copy the evidence",
 		Long: "The evidence is a log of every decision and outcome, sealed under signed checkpoints. It can be verified with nothing running."}
-	c.AddCommand(auditVerifyCommand(), auditTailCommand())
+	c.AddCommand(auditVerifyCommand(), auditTailCommand(), auditCopiesCommand())
 	return c
 }
 

@@ -123,8 +123,12 @@ func (o *opening) rule(ctx context.Context) (access.Decision, error) {
 
 func (o *opening) entry(dec access.Decision) audit.Entry {
 	lineage := o.claims.Lineage()
+	note := map[string]string{"program": o.req.Client.Program, "bundle": o.bundle.Address}
+	if t, ok := o.bundle.Target(o.req.Target); ok {
+		note["protocol"] = t.Protocol
+	}
 	return audit.Entry{V: 1, Kind: audit.KindOpen, ID: string(o.req.Session), Time: o.now, Agent: o.agent.Name, Session: o.req.Session,
-		Target: o.req.Target, Lineage: &lineage, Decision: &dec, Note: map[string]string{"program": o.req.Client.Program, "bundle": o.bundle.Address}}
+		Target: o.req.Target, Lineage: &lineage, Decision: &dec, Note: note}
 }
 
 // deny stores the refusal and answers it. A hold cannot be waited for before there is a session: it denies.

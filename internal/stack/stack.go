@@ -34,6 +34,7 @@ const (
 	TableAudit     = "SALLYPORT_TABLE_AUDIT"
 	BundleBucket   = "SALLYPORT_BUNDLES"  // bucket of policy bundles
 	EvidenceBucket = "SALLYPORT_EVIDENCE" // bucket of the log
+	CopiesBucket   = "SALLYPORT_COPIES"   // bucket of what is derived from the log, for SQL
 	KeyToken       = "SALLYPORT_KEY_TOKEN"
 	KeyCA          = "SALLYPORT_KEY_CA"
 	KeyCheckpoint  = "SALLYPORT_KEY_CHECKPOINT"
@@ -141,6 +142,9 @@ func (s *Stack) Bundles() *bundles.Source {
 
 // Evidence is the log's bucket.
 func (s *Stack) Evidence() *s3.Bucket { return s.bucket(EvidenceBucket) }
+
+// Copies is the bucket of what is derived from the log.
+func (s *Stack) Copies() *s3.Bucket { return s.bucket(CopiesBucket) }
 
 // Uploads are commands that do not fit a call, on their way: beside the bundles, and for a day.
 func (s *Stack) Uploads() *s3.Bucket { return s.bucket(BundleBucket) }

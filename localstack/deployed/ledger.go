@@ -135,10 +135,10 @@ func (l *ledger) enter(r *http.Request, body []byte) ([]Call, Faults) {
 		name, rest, _ := strings.Cut(c.Resource, "/")
 		if known, ok := l.resources[name]; ok {
 			c.Resource = known
-			if top, _, below := strings.Cut(rest, "/"); below && (known == "BlobsBucket.Arn" || top == "recordings" || top == "bodies") {
+			if top, _, below := strings.Cut(rest, "/"); below {
 				c.Resource += "/" + top + "/*"
 			} else if rest != "" {
-				c.Resource += "/*"
+				c.Resource += "/" + rest
 			}
 		}
 		l.calls[*c]++

@@ -58,10 +58,11 @@ func TestLedger(t *testing.T) {
 	call(own, "GET", "/blobs-1/bundles/sha256:x", "", "")
 	call(own, "GET", "/evidence-1?list-type=2", "", "")
 	call(own, "DELETE", "/evidence-1/entries/1", "", "")
+	call(own, "PUT", "/evidence-1/checkpoint", "", "")
 	call("test", "GET", "/blobs-1/bundles/sha256:x", "", "") // an operator's is nobody's
 	want := []Call{{"decide", "dynamodb:DeleteItem", "other"}, {"decide", "dynamodb:GetItem", "AuditTable.Arn"}, {"decide", "dynamodb:PutItem", "AuditTable.Arn"},
-		{"decide", "kms:Decrypt", "StateKey.Arn"}, {"decide", "s3:DeleteObject", "EvidenceBucket.Arn/*"}, {"decide", "s3:GetObject", "BlobsBucket.Arn/bundles/*"},
-		{"decide", "s3:ListBucket", "EvidenceBucket.Arn"}}
+		{"decide", "kms:Decrypt", "StateKey.Arn"}, {"decide", "s3:DeleteObject", "EvidenceBucket.Arn/entries/*"}, {"decide", "s3:GetObject", "BlobsBucket.Arn/bundles/*"},
+		{"decide", "s3:ListBucket", "EvidenceBucket.Arn"}, {"decide", "s3:PutObject", "EvidenceBucket.Arn/checkpoint"}}
 	if got := l.all(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}

@@ -24,3 +24,12 @@ func (s *System) Seal(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Copies has everything that is sealed copied for SQL, and fetches the copies as an auditor would.
+func (s *System) Copies(ctx context.Context, to string) error {
+	if err := s.invoke(ctx, "CopiesFunction"); err != nil {
+		return fmt.Errorf("copies: %w", err)
+	}
+	_, err := run(ctx, s.cloud.command(ctx, "aws", "s3", "sync", "--only-show-errors", "s3://"+s.Outputs["CopiesBucket"], to))
+	return err
+}

@@ -36,14 +36,14 @@ func openAWS(ctx context.Context, where, endpoint, dynamodb string) (*stores, er
 	}
 	s := stack.Open(func(name string) string { return settings[name] })
 	items, ok := s.Items().(*dynamo.Tables)
-	evidence, blobs := s.Evidence(), s.Blobs()
+	evidence, copies, blobs := s.Evidence(), s.Copies(), s.Blobs()
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
 	if !ok {
 		return nil, errors.New("local AWS: no tables")
 	}
-	return &stores{items: items, evidence: evidence, blobs: blobs, keys: awsKeys{ctx, s},
+	return &stores{items: items, evidence: evidence, copies: copies, blobs: blobs, keys: awsKeys{ctx, s},
 		uploads: func(string) (store.Uploads, http.Handler, error) { return s.Uploads(), nil, s.Err() }, close: func() error { return nil }}, nil
 }
 
@@ -93,6 +93,11 @@ func awsSettings(ctx context.Context, file, endpoint, dynamodb string) (map[stri
 		return nil, err
 	default:
 		if err := makeAWS(ctx, settings, endpoint, dynamodb); err != nil {
+			return nil, err
+		}
+	}
+	if settings[stack.CopiesBucket] == "" { // also of a system that was made before there were copies
+		if settings[stack.CopiesBucket], err = localaws.Bucket(ctx, endpoint); err != nil {
 			return nil, err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/functions/approve"
 	"github.com/sallyport/sallyport/functions/changes"
+	"github.com/sallyport/sallyport/functions/copies"
 	"github.com/sallyport/sallyport/functions/decide"
 	"github.com/sallyport/sallyport/functions/enroll"
 	"github.com/sallyport/sallyport/functions/record"
@@ -46,6 +47,7 @@ type broker struct {
 	issuer   *token.Issuer
 	verifier *token.Verifier
 	sealer   *seal.Sealer
+	copier   *copies.Copier
 	state    []byte
 	server   tls.Certificate
 	api      http.Handler
@@ -108,6 +110,9 @@ func (b *broker) newSealer() error {
 	}
 	b.sealer, err = seal.New(seal.Config{Items: b.items, Feed: b.items, Blobs: b.evidence, Heads: b.evidence, Signer: key, Origin: origin})
 	if err != nil {
+		return err
+	}
+	if b.copier, err = copies.New(copies.Config{Log: b.evidence, Files: b.stores.copies}); err != nil {
 		return err
 	}
 	line, err := audit.VerifierKey(origin, key.Public())
@@ -194,10 +199,12 @@ func (b *broker) stop() error {
 	return err
 }
 
-// sealEvery is how often new entries go under a checkpoint, sweepEvery how often lost sessions are looked for.
+// sealEvery is how often new entries go under a checkpoint, sweepEvery how often lost sessions are looked for, copyEvery how often what is
+// sealed is copied: each time makes a file.
 const (
 	sealEvery  = time.Second
 	sweepEvery = 5 * time.Minute
+	copyEvery  = time.Minute
 )
 
 // sealing seals until ctx ends, and once more after it.
@@ -213,6 +220,7 @@ func (b *broker) sealing(ctx context.Context) {
 			if _, err := b.sealer.Seal(last); err != nil {
 				b.log.Error("seal", "error", err)
 			}
+			b.copy(last)
 			return
 		case <-sweep.C:
 			if _, err := b.sealer.CloseLost(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -223,5 +231,25 @@ func (b *broker) sealing(ctx context.Context) {
 				b.log.Error("seal", "error", err)
 			}
 		}
+	}
+}
+
+// copying copies what is sealed until ctx ends; sealing does so once more after it has sealed the last. Nothing waits for it.
+func (b *broker) copying(ctx context.Context) {
+	tick := time.NewTicker(copyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			b.copy(ctx)
+		}
+	}
+}
+
+func (b *broker) copy(ctx context.Context) {
+	if _, err := b.copier.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		b.log.Error("copies", "error", err)
 	}
 }

@@ -65,7 +65,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := ours(c.Dir); err != nil {
 		return err
 	}
-	unlock, err := lock(filepath.Join(c.Dir, "lock"))
+	unlock, err := Lock(c.Dir)
 	if err != nil {
 		return err
 	}
@@ -187,6 +187,7 @@ func (r *runner) serve(ctx context.Context, parts *sync.WaitGroup, ls *listeners
 		}
 	})
 	parts.Go(func() { r.broker.sealing(ctx) })
+	parts.Go(func() { r.broker.copying(ctx) })
 	parts.Go(func() { r.broker.tel.Keep(ctx) })
 	told, err := r.c.Notify.notifier(r.broker.items, "http://"+r.at.Console, r.log.With("part", "notify"))
 	if err != nil {

@@ -5,8 +5,12 @@ package embedded
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 )
+
+// Lock keeps `sallyport dev` out of a data directory, or says that it is in there.
+func Lock(dir string) (unlock func(), err error) { return lock(filepath.Join(dir, "lock")) }
 
 // lock keeps a second instance out of the directory, also after a kill -9: the kernel lets go of it.
 func lock(path string) (unlock func(), err error) {

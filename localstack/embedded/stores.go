@@ -13,13 +13,16 @@ import (
 	"github.com/sallyport/sallyport/internal/store"
 )
 
+// CopiesDir is where the evidence lies a second time below a data directory, as Parquet.
+const CopiesDir = "copies"
+
 // stores are what the handlers stand on: the embedded twins, or those of a local AWS.
 type stores struct {
 	items interface {
 		store.Items
 		store.Feed
 	}
-	evidence interface {
+	evidence, copies interface {
 		store.Blobs
 		store.Heads
 	}
@@ -61,11 +64,15 @@ func openTwins(where string) (*stores, error) {
 	if err != nil {
 		return nil, errors.Join(err, items.Close(), blobs.Close())
 	}
+	copies, err := dir.Open(filepath.Join(where, CopiesDir))
+	if err != nil {
+		return nil, errors.Join(err, items.Close(), blobs.Close(), evidence.Close())
+	}
 	uploads := func(base string) (store.Uploads, http.Handler, error) {
 		key, err := keys.Secret("upload")
 		u := &dir.Uploads{Dir: blobs, Base: base, Key: key, Now: time.Now}
 		return u, u, err
 	}
-	return &stores{items: items, evidence: evidence, blobs: blobs, keys: keys, uploads: uploads,
-		close: func() error { return errors.Join(items.Close(), blobs.Close(), evidence.Close()) }}, nil
+	return &stores{items: items, evidence: evidence, copies: copies, blobs: blobs, keys: keys, uploads: uploads,
+		close: func() error { return errors.Join(items.Close(), blobs.Close(), evidence.Close(), copies.Close()) }}, nil
 }

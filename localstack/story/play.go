@@ -42,6 +42,11 @@ func Play(ctx context.Context, c Config) (err error) {
 			return fmt.Errorf("step %d (%s): %w", p.steps, s.title, err)
 		}
 	}
+	if c.Done != nil {
+		if err := c.Done(ctx, p.data); err != nil {
+			return err
+		}
+	}
 	p.say("\nEvery step did what it had to, in %.1f s.", time.Since(started).Seconds())
 	return nil
 }

@@ -88,6 +88,9 @@ func (p *player) verify(ctx context.Context) error {
 		return err
 	}
 	p.ok("audit verify, with nothing running")
+	if err := p.copies(ctx); err != nil {
+		return err
+	}
 	segments, err := filepath.Glob(filepath.Join(p.data, "evidence", "entries", "*.jsonl"))
 	if err != nil || len(segments) == 0 {
 		return fmt.Errorf("no segments of evidence: %w", err)

@@ -174,6 +174,9 @@ func (c *cloud) finish() error {
 		_, err = s.Operator(ctx, "stack", "evidence", c.w.data)
 	}
 	if err == nil {
+		err = s.Copies(ctx, filepath.Join(c.w.data, embedded.CopiesDir))
+	}
+	if err == nil {
 		err = s.Locked(ctx)
 	}
 	if err == nil {

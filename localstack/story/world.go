@@ -27,6 +27,8 @@ type Config struct {
 	// AWS plays on the SAM template deployed to this emulator (deployed.MiniStack or LocalStack); "" on the embedded system. Root, the
 	// repository, is needed then, and what each function called of AWS is held to infra/calls.tsv, where the emulator can tell.
 	AWS, Root string
+	// Done is given the data directory at the end, with nothing running and before it is removed; nil is given nothing.
+	Done func(ctx context.Context, data string) error
 }
 
 // world is everything that a story needs, in one temporary directory.

@@ -344,7 +344,9 @@ func TestEnrolServeStopAndStartAgain(t *testing.T) {
 // An agent that was revoked does not look ready. A broker that fails says nothing of it: the agent goes on, and its gate is closed.
 func TestARevokedAgentDoesNotStart(t *testing.T) {
 	b := newWorld(t)
-	b.changes = func() error { return api.Because(api.ErrLogin, "enrol it anew", "agent was revoked").By(api.RuleAgentRevoked) }
+	b.changes = func() error {
+		return api.Because(api.ErrLogin, "enrol it anew", "agent was revoked").By(api.RuleAgentRevoked)
+	}
 	s := start(t, settings(t, b))
 	select {
 	case err := <-s.done:

@@ -44,8 +44,9 @@ func TestSSH(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "key"), []byte(srv.Key), 0o600); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(e.WorkDir, "targets.yaml"), fmt.Appendf(nil, "targets:\n  web: {protocol: ssh, address: \"127.0.0.1:%s\", user: %s, private_key: {file: key}, host_key: %q}\n",
-				port, srv.User, srv.HostKey), 0o600)
+			return os.WriteFile(filepath.Join(e.WorkDir, "targets.yaml"), fmt.Appendf(nil, "targets:\n  web: {protocol: ssh, address: \"127.0.0.1:%s\", user: %s, private_key: {file: key}, host_key: %q}\n"+
+				"  locked: {protocol: ssh, address: \"127.0.0.1:%s\", user: nobody-of-here, private_key: {file: key}, host_key: %q}\n",
+				port, srv.User, srv.HostKey, port, srv.HostKey), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})

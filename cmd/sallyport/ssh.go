@@ -99,7 +99,7 @@ func sshOptions(known string) ([]string, error) {
 		"UserKnownHostsFile=\"" + known + "\"",
 		"GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes", "UpdateHostKeys=no", "CheckHostIP=no", "HashKnownHosts=no",
 		"IdentityFile=none", "IdentityAgent=none", "PubkeyAuthentication=no", "GSSAPIAuthentication=no",
-		"ForwardAgent=no", "ForwardX11=no", "LogLevel=ERROR",
+		"ForwardAgent=no", "ForwardX11=no", // LogLevel stays: below INFO, ssh would not say why there is no connection
 	}, nil
 }
 

@@ -143,6 +143,9 @@ func (a *app) proxy(ctx context.Context, target access.TargetName) error {
 		return endpointssh.Remember(known, string(target)+sshSuffix, k)
 	}))
 	_ = far.Close()
+	if ctx.Err() != nil {
+		return nil // interrupted, together with ssh: there is nothing to tell
+	}
 	return err
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/internal/sigv4"
 	"github.com/sallyport/sallyport/internal/telemetry"
+	"github.com/sallyport/sallyport/tunnel/mux"
 	"github.com/sallyport/sallyport/tunnel/uplink"
 )
 
@@ -46,6 +47,10 @@ type Ready struct {
 	Relays  []string            `json:"relays"`
 	PID     int                 `json:"pid"`
 }
+
+// uplinkWindow is what a client may send ahead of its room: half of the mux's own, so that the windows of 500 sessions, all full, are half a
+// gigabyte of this process. What rooms send is in the relay's windows.
+const uplinkWindow = mux.DefaultWindow / 2
 
 const (
 	// dialTimeout is for a target in the same network.
@@ -217,7 +222,7 @@ func (c *Config) serve(ctx context.Context, s serving) {
 	for i, relay := range s.relays {
 		streams.Go(func() {
 			err := uplink.Run(ctx, uplink.Config{Relay: relay, Certificate: s.id.Certificate, CA: s.id.pool(), Handle: s.srv.Handle,
-				Changed: func(n int) { up.changed(i, n) }, Log: c.Log})
+				Mux: mux.Config{Window: uplinkWindow}, Changed: func(n int) { up.changed(i, n) }, Log: c.Log})
 			if err != nil {
 				c.Log.Error("uplink", "relay", relay, "error", err)
 			}

@@ -2,7 +2,6 @@ package story
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -300,7 +299,9 @@ func each(conns []*pgconn.PgConn, work func(i int) error) error {
 			if err := work(i); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				failed = errors.Join(failed, fmt.Errorf("session %d: %w", i, err))
+				if failed == nil { // the others say the same
+					failed = fmt.Errorf("session %d: %w", i, err)
+				}
 			}
 		})
 	}

@@ -17,8 +17,9 @@ const (
 	// DefaultWindow is how much a stream's sender may have under way: a stream carries at most window ÷ round trip, so 2 MiB at 20 ms is
 	// about 50 MB/s (measured: 1 MiB 24, 4 MiB 91, 16 MiB 366). Only a reader that lags lets that much pile up.
 	DefaultWindow = 2 << 20
-	// DefaultMemory is what the windows of one uplink may add up to: 128 streams of DefaultWindow.
-	DefaultMemory = 256 << 20
+	// DefaultMemory is what the windows of one uplink may add up to: 512 streams of DefaultWindow, so that an agent's two uplinks carry its
+	// thousand sessions (session.DefaultMax). Only readers that lag, all of them, let it come to that.
+	DefaultMemory = 1 << 30
 
 	minWindow = 256 << 10 // what yamux begins every stream with (its spec.md, "Flow Control")
 	maxWindow = 64 << 20

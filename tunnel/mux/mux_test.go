@@ -322,7 +322,7 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if got := (Config{}).Streams(); got != 128 {
+	if got := (Config{}).Streams(); got != 512 {
 		t.Errorf("the default carries %d streams", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -36,10 +37,13 @@ type TunnelConfig struct {
 	Now      func() time.Time // nil means time.Now
 }
 
-// Tunnel is the Way through the relay. All streams of one Tunnel reach one agent, so that a cancel finds its session.
+// Tunnel is the Way through the relay. All streams of one Tunnel reach one agent, so that a cancel finds its session, until that agent is
+// revoked: its sessions have ended then.
 type Tunnel struct {
-	c  TunnelConfig
-	id string
+	c TunnelConfig
+
+	mu sync.Mutex
+	id string // what relays choose the agent by
 }
 
 // NewTunnel makes a way to a target; it connects to nothing yet.
@@ -56,25 +60,60 @@ func NewTunnel(c TunnelConfig) (*Tunnel, error) {
 // Ticket asks the broker for the way. It also tells, before the first connection, what the target speaks and whether it may be
 // asked for at all.
 func (t *Tunnel) Ticket(ctx context.Context) (api.TicketResponse, error) {
+	return t.ticket(ctx, t.endpoint())
+}
+
+func (t *Tunnel) ticket(ctx context.Context, id string) (api.TicketResponse, error) {
 	if err := t.c.Identity.Fresh(ctx); err != nil {
 		return api.TicketResponse{}, err
 	}
-	return t.c.Tickets.Ticket(ctx, api.TicketRequest{Target: t.c.Target, Endpoint: t.id})
+	return t.c.Tickets.Ticket(ctx, api.TicketRequest{Target: t.c.Target, Endpoint: id})
 }
 
-// Open makes one stream: a ticket, the relay, and a proof of our key on that very channel.
+func (t *Tunnel) endpoint() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.id
+}
+
+// elsewhere makes relays choose again, unless another stream has seen to it.
+func (t *Tunnel) elsewhere(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.id == id {
+		t.id = token.NewRandom()
+	}
+}
+
+// maxElsewhere is how many agents are asked for in place of revoked ones that still hold their places at a relay.
+const maxElsewhere = 6
+
+// Open makes one stream. A revoked agent can be where the relay leads to until its certificate ends; another one that serves the target is found by
+// asking under another id.
 func (t *Tunnel) Open(ctx context.Context, c api.Client, v *api.Verifier) (tunnel.Duplex, error) {
-	tk, err := t.Ticket(ctx)
+	for tried := 1; ; tried++ {
+		id := t.endpoint()
+		d, err := t.open(ctx, id, c, v)
+		if e := (*api.Error)(nil); !errors.As(err, &e) || e.Rule != api.RuleAgentRevoked || tried == maxElsewhere {
+			return d, err
+		}
+		t.elsewhere(id)
+	}
+}
+
+// open makes one stream: a ticket, the relay, and a proof of our key on that very channel.
+func (t *Tunnel) open(ctx context.Context, id string, c api.Client, v *api.Verifier) (tunnel.Duplex, error) {
+	tk, err := t.ticket(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("ticket for %s: %w", t.c.Target, err)
 	}
 	raw := t.c.Identity.Token()
 	conn, err := client.Dial(ctx, client.Config{
-		Relays: tk.Relays, CA: t.c.CA, Ticket: tk.Ticket, Target: t.c.Target, Endpoint: t.id,
+		Relays: tk.Relays, CA: t.c.CA, Ticket: tk.Ticket, Target: t.c.Target, Endpoint: id,
 		Prove: func(agentKey string, exporter []byte) (string, error) {
 			return token.SignProof(t.c.Identity.Key(), token.Proof{
 				Target: t.c.Target, AgentKey: agentKey, Exporter: exporter, Nonce: tk.Nonce,
-				TokenHash: token.HashToken(raw), Endpoint: t.id, IssuedAt: t.c.Now(),
+				TokenHash: token.HashToken(raw), Endpoint: id, IssuedAt: t.c.Now(),
 			})
 		},
 		Accept:   notRevoked(tk.Revoked),

@@ -200,7 +200,7 @@ func (o options) again(ctx context.Context, script string, version int, tests []
 }
 
 func (o options) on(ctx context.Context, script string, version int, how, step string, g *gatekeeper, more []string) (map[string]string, error) {
-	srv, err := pgserver.Start(ctx, pgserver.Config{Version: version, Parameters: map[string]string{"max_prepared_transactions": "10", "log_statement": "none"}})
+	srv, err := pgserver.Start(ctx, pgserver.Config{Version: version, Parameters: map[string]string{"max_prepared_transactions": "10", "wal_level": "logical", "log_statement": "none"}})
 	if err != nil {
 		return nil, err
 	}

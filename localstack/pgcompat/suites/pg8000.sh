@@ -7,12 +7,14 @@ install)
   [ -f "$dir/ok" ] && exit 0
   rm -rf "$dir" && mkdir -p "$dir" && python3 -m venv "$dir/venv"
   "$dir/venv/bin/pip" install -q "pg8000==$version" pytz pytest pytest-mock pytest-benchmark
-  "$dir/venv/bin/pip" download -q --no-deps --no-binary :all: -d "$dir" "pg8000==$version"
+  "$dir/venv/bin/pip" download -q --no-deps --no-binary pg8000 -d "$dir" "pg8000==$version"
   tar -xzf "$dir/pg8000-$version.tar.gz" -C "$dir" && touch "$dir/ok"
   ;;
 prepare) psql -qX -d postgres -c 'create extension hstore' ;;
-run)
+run | again)
   cd "$dir/pg8000-$version"
-  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} test/dbapi test/legacy test/native
+  tests=(test/dbapi test/legacy test/native)
+  [ "$1" = again ] && mapfile -t tests <"$COMPAT_TESTS"
+  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} "${tests[@]}"
   ;;
 esac

@@ -72,7 +72,7 @@ func (f *front) open(ctx context.Context, st *startup) error {
 
 // state asks the target for what gives bytes their meaning.
 func (f *front) state(ctx context.Context) (database, role, searchPath string, err error) {
-	rows, err := f.ask(ctx, "select pg_catalog.current_database(), current_user, pg_catalog.current_setting('search_path')")
+	rows, err := f.run(ctx, "select pg_catalog.current_database(), current_user, pg_catalog.current_setting('search_path')")
 	if err != nil {
 		return "", "", "", fmt.Errorf("read session state: %w", err)
 	}
@@ -118,18 +118,56 @@ func (f *front) refresh(ctx context.Context) error {
 // own is the name of the room's own statements and portals. Clients may not use names that begin like it.
 const own = "sallyport"
 
-// ask runs one of the room's own questions, while nothing of the client is on its way. It goes through the extended protocol, so
-// that neither the client's unnamed statement nor its transaction is touched.
+// ownPath is where the room's own questions find operators and types, none of which SQL lets them name in full everywhere: not among those that
+// a client made.
+const ownPath = "pg_catalog, pg_temp"
+
+// ask runs one of the room's own questions, while nothing of the client is on its way, under a search path of its own: until the Sync, or in
+// a transaction until the path that was there is back.
 func (f *front) ask(ctx context.Context, sql string) ([][]string, error) {
+	set := func(path string) string {
+		return "select pg_catalog.set_config('search_path', " + literal(path) + ", true)"
+	}
+	questions := []string{set(ownPath), sql}
+	_, _, status, err := f.q.state()
+	if err != nil {
+		return nil, err
+	}
+	if status != statusIdle {
+		is, err := f.run(ctx, "select pg_catalog.current_setting('search_path')")
+		if err != nil {
+			return nil, err
+		}
+		if len(is) != 1 || len(is[0]) != 1 {
+			return nil, errMalformed
+		}
+		questions = append(questions, set(is[0][0]))
+	}
+	rows, err := f.run(ctx, questions...)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) < len(questions)-1 {
+		return nil, errMalformed
+	}
+	return rows[1 : len(rows)-len(questions)+2], nil
+}
+
+// run sends queries and gathers their rows. They go through the extended protocol, so that neither the client's unnamed statement nor its
+// transaction is touched. Under the client's search path, a query may hold no operator, and types and functions by their full names alone.
+func (f *front) run(ctx context.Context, queries ...string) ([][]string, error) {
 	e := &expect{kind: kindInternal, rows: &internal{}}
 	if err := f.q.push(e); err != nil {
 		return nil, err
 	}
-	msg := appendParse(nil, own, sql)
-	msg = appendBind(msg, own, own)
-	msg = appendExecute(msg, own)
-	msg = appendClose(msg, 'P', own) // inside a transaction it would outlive the Sync
-	msg = appendClose(msg, 'S', own)
+	var msg []byte
+	for _, sql := range queries {
+		msg = appendParse(msg, own, sql)
+		msg = appendBind(msg, own, own)
+		msg = appendExecute(msg, own)
+		msg = appendClose(msg, 'P', own) // inside a transaction it would outlive the Sync
+		msg = appendClose(msg, 'S', own)
+	}
 	msg = appendBare(msg, 'S')
 	if _, err := f.w.Write(msg); err != nil {
 		return nil, f.lost(err)

@@ -32,7 +32,7 @@ test: deps-test build ## the whole test suite; installs the servers that it need
 	go test -count=1 -timeout 20m ./...
 
 .PHONY: check
-check: deps-test fmt vet lint cover vuln check-infra ## what must hold before a change lands, tests apart
+check: deps-test fmt vet lint cover vuln check-infra test-copies ## what must hold before a change lands, tests apart
 
 .PHONY: build
 build: ## bin/sallyport, bin/sallyport-agent, bin/sallyport-relay, bin/demo
@@ -110,6 +110,11 @@ check-infra: ## cfn-lint, sam validate, and the tests that read the templates (i
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 $(AWS_BIN)/sam validate --lint -t infra/template.yaml
 	@mkdir -p build && $(AWS_BIN)/python localstack/scripts/translate.py infra/template.yaml build/translated.json
 	go test -count=1 -tags translated ./infra
+
+.PHONY: test-copies
+test-copies: deps build ## a whole story, and Athena's queries over its copies by DuckDB (installed into build/): what they answer is what the log says
+	@localstack/scripts/duckdb.sh
+	go test -count=1 -tags duckdb -run TestDuckDB ./localstack/story
 
 .PHONY: deploy
 deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account is the shell's

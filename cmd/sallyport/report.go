@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/client/run"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/broker"
 )
 
 // exitOther is for what no other code stands for: a disk that is full, a bug.
@@ -65,6 +66,9 @@ func told(err error) *api.Error {
 	if d := (*access.Denied)(nil); errors.As(err, &d) {
 		return &api.Error{Code: d.Code, Message: d.Error(), Hint: d.Hint, Rule: d.Rule}
 	}
+	if s := (broker.Stranger{}); errors.As(err, &s) {
+		return api.Because(api.ErrUnavailable, "see whether SALLYPORT_URL is right, and the stack there and well: its operator runs `sallyport doctor --stack NAME`; nothing was permitted", "%v", err)
+	}
 	if unreachable(err) {
 		return api.Because(api.ErrUnavailable, "see whether the broker runs and SALLYPORT_URL is right; nothing was permitted", "%v", err)
 	}
@@ -103,7 +107,7 @@ func unreachable(err error) bool {
 	if errors.As(err, new(*fs.PathError)) {
 		return false // a file's error can time out as well
 	}
-	return errors.As(err, &ue) || errors.As(err, &ne) || errors.Is(err, context.DeadlineExceeded)
+	return errors.As(err, new(broker.Stranger)) || errors.As(err, &ue) || errors.As(err, &ne) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // usage is an error of how the command was called.

@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/api"
+	"github.com/sallyport/sallyport/internal/broker"
 )
 
 // A stack command that cannot work says why before it calls anybody.
@@ -50,5 +54,16 @@ func TestStackRefusals(t *testing.T) {
 		if err := c.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: got %v, want %q", tt.args, err, tt.want)
 		}
+	}
+}
+
+// Where a stack was deleted, AWS answers in its place: that is no answer of the broker, and people hear what to look at.
+func TestAnAnswerOfSomebodyElse(t *testing.T) {
+	err := fmt.Errorf("ticket for app: %w", broker.Stranger{Status: 403})
+	if e := told(err); !strings.Contains(e.Message, "HTTP status 403") || !strings.Contains(e.Hint, "doctor") {
+		t.Errorf("%+v", e)
+	}
+	if code := exitCode(err); code != api.ExitUnreachable {
+		t.Errorf("exit %d", code)
 	}
 }

@@ -68,6 +68,14 @@ func (c caller) send(req *http.Request) ([]byte, error) {
 	return nil, failure(resp.StatusCode, body)
 }
 
+// Stranger is an answer that no function of ours gives: of AWS where a function is not there, cannot start or is at its limit, or of something that
+// stands before the broker.
+type Stranger struct{ Status int }
+
+func (s Stranger) Error() string {
+	return fmt.Sprintf("it answered with HTTP status %d and nothing that we understand", s.Status)
+}
+
 // failure reads an answer that is not 2xx. Only a code of ours whose status is the answer's counts: something between us and the
 // broker may answer too.
 func failure(status int, body []byte) error {
@@ -75,7 +83,7 @@ func failure(status int, body []byte) error {
 	if err := decode(body, e); err == nil && e.Code != "" && e.Status() == status {
 		return e
 	}
-	return fmt.Errorf("call broker: it answered with HTTP status %d and nothing that we understand", status)
+	return fmt.Errorf("call broker: %w", Stranger{status})
 }
 
 // decode reads exactly one JSON value without unknown fields. out nil takes any answer.

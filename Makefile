@@ -117,8 +117,10 @@ test-copies: deps build ## a whole story, and Athena's queries over its copies b
 	go test -count=1 -tags duckdb -run TestDuckDB ./localstack/story
 
 .PHONY: deploy
-deploy: dist ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account is the shell's
+deploy: ## sam deploy of samconfig.toml's ENV (dev, prod); the AWS account is the shell's. Wrong parameters are refused before anything is built
 	@localstack/scripts/aws-tools.sh
+	@$(AWS_BIN)/python localstack/scripts/parameters.py samconfig.toml $(ENV) | go run ./infra/preflight -
+	@$(MAKE) --no-print-directory dist ARCH=$(ARCH)
 	$(AWS_BIN)/sam deploy -t infra/template.yaml --config-file $(CURDIR)/samconfig.toml --config-env $(ENV)
 
 .PHONY: destroy

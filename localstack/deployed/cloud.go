@@ -15,6 +15,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/infra/refuse"
 )
 
 // stackName is the stack's, as in samconfig.toml.
@@ -90,6 +92,10 @@ func (c cloud) deploy(ctx context.Context, parameters map[string]string) error {
 	if template == "" {
 		template = filepath.Join(c.root, "infra", "template.yaml")
 	}
+	// No local AWS evaluates a template's rules.
+	if err := preflight(template, parameters); err != nil {
+		return err
+	}
 	args := []string{"deploy", "-t", template, "--config-file", filepath.Join(c.root, "samconfig.toml"), "--config-env", "local",
 		"--no-progressbar", "--parameter-overrides"}
 	for k, v := range parameters {
@@ -100,6 +106,19 @@ func (c cloud) deploy(ctx context.Context, parameters map[string]string) error {
 		return fmt.Errorf("sam deploy: %w", err)
 	}
 	return nil
+}
+
+// preflight refuses what CloudFormation would, as `make deploy` does.
+func preflight(template string, parameters map[string]string) error {
+	b, err := os.ReadFile(template)
+	if err != nil {
+		return err
+	}
+	t, err := refuse.Read(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", template, err)
+	}
+	return t.Error(template, parameters)
 }
 
 // outputs are the stack's.

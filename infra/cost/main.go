@@ -29,6 +29,10 @@ const (
 	ownMetric      = 0.30    // a month and metric, whatever is in it
 	secret         = 0.40    // a month
 	s3Put          = 5e-6
+	s3Get          = 0.4e-6
+	s3Storage      = 0.023 // a GB and month
+	athenaTB       = 5.00  // read
+	athenaLeast    = 10e-6 // TB that each query counts as, at the least
 	logGB          = 0.50
 	fargateCPU     = 0.03238          // an hour of a processor, arm64
 	fargateGB      = 0.00356          // an hour of a GB
@@ -44,7 +48,13 @@ const (
 	entryKB         = 0.75  // packed, with what DynamoDB adds to an item
 	logKB           = 0.3
 	sealsPerMonth   = month / 60 // scheduled ones; each signs when the log has grown
-	ownMetrics      = 9          // of the functions: those that the dashboard shows
+	copiesPerMonth  = month / 300
+	secondsPerRow   = 1e-4 // read and written by copies; measured here
+	rowKB           = 0.24 // of a copy with a hundred rows; 0.05 with thirty thousand
+	lineKB          = 0.9  // of an entry in the log
+	fileKB          = 20   // of a copy, however few its rows are
+	opens           = 3    // requests that Athena makes for a file; assumed
+	ownMetrics      = 9    // of the functions: those that the dashboard shows
 	hours           = month / 3600
 )
 
@@ -102,6 +112,7 @@ func run(args []string, out io.Writer) error {
 		{"A month of relays, when they run on Fargate", relays.relays()},
 		{fmt.Sprintf("%.0f decisions, %.0f agents with a session all month", *decisions, *agents), t.decisions(needs, *decisions, *agents)},
 		{"A million decisions by the way they come: decide's calls, reads and writes alone; a choice, not a sum", t.ways(needs)},
+		{"A thousand questions to Athena about that month; a choice, not a sum", t.questions(*decisions)},
 		{"The most that a flood of unsigned calls can cost a day, by reserved concurrency", t.flood()},
 	} {
 		_, _ = fmt.Fprintf(out, "%s\n", part.title)
@@ -198,6 +209,7 @@ func (t template) idle() []line {
 		{float64(t.count["AWS::CloudWatch::Alarm"]) * alarm, fmt.Sprintf("%d alarms", t.count["AWS::CloudWatch::Alarm"])},
 		{sealsPerMonth * (t.call("Seal", 0.1) + 2*dynamoRead), "seal, once a minute"},
 		{sealsPerMonth * (t.call("Notify", 0.02) + 2*dynamoRead), "notify, once a minute"},
+		{copiesPerMonth * (t.call("Copies", 0.1) + 2*s3Get), "copies, every five minutes"},
 		{float64(t.count["AWS::CloudWatch::Dashboard"])*dashboard + ownMetrics*ownMetric, fmt.Sprintf("a dashboard, %d metrics of our own", ownMetrics)},
 		{float64(t.secrets()) * secret, fmt.Sprintf("%d secrets, as the parameters ask for them", t.secrets())},
 	}
@@ -242,7 +254,24 @@ func (t template) decisions(needs map[string]need, n, agents float64) []line {
 		{min(n, sealsPerMonth) * (kmsSign + 4*s3Put), "checkpoints: a signature and four objects, at most one a minute"},
 		{n * 2 * entryKB / 4 * dynamoRead, "seal reads each entry and outcome once"},
 		{n * 2 * entryKB / 1e6 * (dynamoStorage + dynamoPITR), "storage of entries and outcomes, a month of it"},
+		{n*2*secondsPerRow*t.memory["Copies"]/1024*lambdaGBSecond + min(n, copiesPerMonth)*(3*s3Put+3*s3Get) + min(n, sealsPerMonth)*s3Get,
+			"copies for SQL: their rows, three objects a run, each segment read again"},
+		{(n*2*rowKB + min(n, copiesPerMonth)*fileKB) / 1e6 * s3Storage, "storage of the copies, a month of it"},
 		{n * logKB / 1e6 * logGB, "logs"},
+	}
+}
+
+// questions are what a thousand of one kind cost, of a month's decisions: what Athena reads at the most, and the files that it opens.
+func (t template) questions(n float64) []line {
+	ask := func(rows, kb, files float64) float64 {
+		return max(rows*kb/1e9, athenaLeast)*athenaTB + files*opens*s3Get
+	}
+	const days = month / 86400
+	files := min(n, copiesPerMonth)
+	return []line{
+		{1000 * ask(2*n/days, rowKB, files/days), fmt.Sprintf("over a day of %.0f decisions: %.0f files", n/days, files/days)},
+		{1000 * ask(2*n, rowKB, files), fmt.Sprintf("over all days: %.0f files; made anew, the copies are few", files)},
+		{1000 * ask(2*n, lineKB, min(n, sealsPerMonth)), fmt.Sprintf("over the log's own lines: %.0f segments, always all of them", min(n, sealsPerMonth))},
 	}
 }
 

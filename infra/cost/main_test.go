@@ -11,7 +11,7 @@ func TestCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"4 KMS keys", "entries written", "decide, 50 reserved", "0 secrets", "2 relays of 0.50 processors and 1.0 GB",
-		"0.62  entries written", "one command: 1 read and 1 write units a decision", "64 commands of one session: 0.0156 read"} {
+		"0.62  entries written", "one command: 1 read and 1 write units a decision", "64 commands of one session: 0.0156 read", "copies, every five minutes", "over a day of 32895 decisions: 288 files"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -116,6 +116,9 @@ func (in *inbox) readBody(ctx context.Context, head []byte, n int) ([]byte, erro
 			return nil, errors.Join(io.ErrUnexpectedEOF, err)
 		}
 		take := min(n, len(in.cur))
+		if take > cap(b)-len(b) { // twice as much, and no more than there will be: append would copy what is large five times over
+			b = append(make([]byte, 0, min(len(b)+n, 2*cap(b)+take)), b...)
+		}
 		b = append(b, in.cur[:take]...)
 		in.cur, n = in.cur[take:], n-take
 	}

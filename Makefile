@@ -219,6 +219,7 @@ POSTGRES_TABLES := one-client many-clients pipelines rows connect memory
 .PHONY: bench
 bench: deps build ## every figure of docs/BENCHMARKS.md but AWS's, in one run of about 15 minutes; TABLE=postgres (8 minutes), ssh, parts or one table: that alone
 	@mkdir -p bin/bench
+	@case "$(TABLE)" in ssh|parts) ;; *) localstack/scripts/prerequisites.sh bench || echo "PgBouncer cannot be had: its lane is missing" >&2 ;; esac
 	@case "$(TABLE)" in ""|postgres|ssh|parts) ;; *) echo "$(POSTGRES_TABLES)" | tr ' ' '\n' | grep -qx -- "$(TABLE)" || { echo "no table $(TABLE)" >&2; exit 1; } ;; esac
 	@case "$(TABLE)" in ssh|parts) ;; *) \
 	  CGO_ENABLED=1 go build -trimpath $(AGENT_FLAGS) -o bin/bench/ ./localstack/story/benchagent && \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium, an SSH server and clients as well).
+# Installs what is missing for `make demo` (a C compiler, PostgreSQL, psql) or `make test` (Chromium, an SSH server and clients as well), or `make bench` (PgBouncer).
 # By apt as root or through sudo; elsewhere it says exactly what to install and fails. With `aws`: what a local AWS needs (Java, Maven,
 # Python, npm, iproute2), as far as it can be had; what cannot is said by the scripts that miss it, and nothing fails here.
 set -eu -o pipefail
@@ -21,6 +21,9 @@ if [ "$what" = test ]; then
   command -v rsync >/dev/null || { deb+=(rsync); brew+=(rsync); words+=("rsync"); }
   command -v npm >/dev/null || { deb+=(npm); brew+=(node); words+=("npm, for PostgreSQL servers of several versions"); }
   command -v git >/dev/null || { deb+=(git); brew+=(git); words+=("git"); }
+fi
+if [ "$what" = bench ]; then # what PostgreSQL's tables compare with; they do without, and say so
+  [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || { deb+=(pgbouncer); brew+=(pgbouncer); words+=("PgBouncer"); }
 fi
 if [ "$what" = aws ]; then
   deb=() brew=() words=()

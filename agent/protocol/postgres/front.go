@@ -291,8 +291,11 @@ func (f *front) pause(ctx context.Context) error {
 	tick, stop := context.WithTimeout(ctx, breath)
 	quiet := errors.Is(f.in.fill(tick), context.DeadlineExceeded)
 	stop()
-	if !quiet || ctx.Err() != nil {
-		return nil // what is read next tells
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !quiet {
+		return nil // more has come, or nothing will: what is read next tells
 	}
 	if err := f.decide(ctx); err != nil {
 		return err

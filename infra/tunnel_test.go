@@ -3,6 +3,7 @@ package infra
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,5 +171,49 @@ func TestRelayAlarmsAndLogs(t *testing.T) {
 	}
 	if p := x.properties("Scaling"); show(at(p, "MinCapacity")) != "MinRelays" || show(at(p, "MaxCapacity")) != "MaxRelays" {
 		t.Errorf("scaling %v", p)
+	}
+}
+
+// One port leads through: what the relay listens on is what its container, its target group, its health check and both security groups name.
+func TestRelayPorts(t *testing.T) {
+	x := tunnel(t)
+	task := list(at(x.properties("Task"), "ContainerDefinitions"))[0]
+	text := show(at(list(at(task, "Environment"))[0], "Value"))
+	m := regexp.MustCompile(`listen: "?[^,:]*:([0-9]+)`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("the relay listens nowhere: %s", text)
+	}
+	mapped := list(at(task, "PortMappings"))
+	if len(mapped) != 1 || show(at(mapped[0], "ContainerPort")) != m[1] || at(mapped[0], "Protocol") != "tcp" {
+		t.Errorf("the container shows %v, the relay listens on %s", mapped, m[1])
+	}
+	out := list(at(x.properties("BalancerGroup"), "SecurityGroupEgress"))[0]
+	in := x.properties("RelayFromBalancer")
+	for what, port := range map[string]any{"target group": at(x.properties("Relays"), "Port"), "out of the balancer": at(out, "FromPort"), "into the relay": at(in, "FromPort"), "into the relay, to": at(in, "ToPort")} {
+		if show(port) != m[1] {
+			t.Errorf("%s: port %v, the relay listens on %s", what, port, m[1])
+		}
+	}
+	if show(at(out, "DestinationSecurityGroupId")) != "RelayGroup.GroupId" || show(at(in, "GroupId")) != "RelayGroup.GroupId" {
+		t.Errorf("the balancer reaches %v, relays let in by %v", out, in)
+	}
+	// The health check asks the port that traffic goes to, and nobody sets another.
+	if p := at(x.properties("Relays"), "HealthCheckPort"); p != nil && p != "traffic-port" {
+		t.Errorf("the health check asks %v", p)
+	}
+	open := list(at(x.properties("BalancerGroup"), "SecurityGroupIngress"))[0]
+	if show(at(open, "FromPort")) != "Port" || show(at(open, "ToPort")) != "Port" || show(at(x.properties("Listener"), "Port")) != "Port" {
+		t.Errorf("the listener is on %v, open is %v", at(x.properties("Listener"), "Port"), open)
+	}
+	behind := list(at(x.properties("Service"), "LoadBalancers"))
+	if len(behind) != 1 || show(at(behind[0], "ContainerPort")) != m[1] || show(at(behind[0], "ContainerName")) != show(at(task, "Name")) || show(at(behind[0], "TargetGroupArn")) != "Relays" {
+		t.Errorf("the service registers %v", behind)
+	}
+	if actions := list(at(x.properties("Listener"), "DefaultActions")); len(actions) != 1 || show(at(actions[0], "TargetGroupArn")) != "Relays" {
+		t.Errorf("the listener goes to %v", actions)
+	}
+	grace, err := strconv.Atoi(show(at(x.properties("Service"), "HealthCheckGracePeriodSeconds")))
+	if err != nil || grace < 30 {
+		t.Errorf("a relay that begins is killed after %d s", grace)
 	}
 }

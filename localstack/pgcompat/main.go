@@ -66,7 +66,7 @@ func parse(args []string) (options, error) {
 	set.StringVar(&o.only, "only", "", "which of a suite's tests, in its own words")
 	set.StringVar(&o.dir, "dir", "build/compat", "where suites are installed, and results kept")
 	set.StringVar(&o.scripts, "scripts", "localstack/pgcompat/suites", "where the scripts are")
-	set.DurationVar(&o.limit, "limit", 8*time.Minute, "how long one run of a suite may take; what it has done by then is kept")
+	set.DurationVar(&o.limit, "limit", 12*time.Minute, "how long one run of a suite may take; what it has done by then is kept, and the command fails")
 	set.IntVar(&o.parallel, "parallel", 2, "how many suites run at a time, each on servers of its own")
 	set.StringVar(&o.bouncer, "pgbouncer", "", "a PgBouncer to run the suites through as well, in session mode, to compare with")
 	set.BoolVar(&o.guarded, "guarded", false, "protect a column of a table that no suite has, so that the way of masked sessions is taken")
@@ -145,6 +145,9 @@ func each(jobs []func() (row, error), parallel int) ([]row, error) {
 	return rows, errors.Join(errs...)
 }
 
+// errCut says that results are not all that there would have been.
+var errCut = errors.New("not done")
+
 // repeats is how often tests are run again, as long as some of them pass: a suite that panics leaves out what comes after that.
 const repeats = 4
 
@@ -152,18 +155,19 @@ const repeats = 4
 // none that the gate breaks. The row says how many there were.
 func (o options) suite(ctx context.Context, script string, version int, known map[string]string, out io.Writer) (row, error) {
 	r := row{suite: nameOf(script), version: version}
-	direct, err := o.side(ctx, script, version, "direct", nil)
-	if err != nil {
-		return r, err
-	}
-	r.direct = direct
-	if o.bouncer != "" {
-		if r.bouncer, err = o.side(ctx, script, version, "pgbouncer", nil); err != nil {
-			return r, err
-		}
+	var cut []error
+	run := func(how string, g *gatekeeper) map[string]string {
+		all, err := o.side(ctx, script, version, how, g)
+		cut = append(cut, err)
+		return all
 	}
 	asked := &gatekeeper{}
-	if r.gated, err = o.side(ctx, script, version, "gate", asked); err != nil {
+	r.direct = run("direct", nil)
+	if o.bouncer != "" {
+		r.bouncer = run("pgbouncer", nil)
+	}
+	r.gated = run("gate", asked)
+	if err := errors.Join(cut...); err != nil && !errors.Is(err, errCut) {
 		return r, err
 	}
 	for range repeats {
@@ -172,7 +176,7 @@ func (o options) suite(ctx context.Context, script string, version int, known ma
 			break
 		}
 		next, err := o.again(ctx, script, version, again, asked)
-		if err != nil {
+		if err != nil && !errors.Is(err, errCut) {
 			return r, err
 		}
 		if r.more(again, next) == 0 {
@@ -182,7 +186,7 @@ func (o options) suite(ctx context.Context, script string, version int, known ma
 	r.compare(known)
 	r.commands = asked.commands()
 	r.print(out)
-	return r, nil
+	return r, errors.Join(cut...)
 }
 
 // side runs a suite on a server of its own.
@@ -225,10 +229,11 @@ func (o options) on(ctx context.Context, script string, version int, how, step s
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && bounded.Err() == nil || ctx.Err() != nil {
 		return nil, errors.Join(err, ctx.Err())
 	}
-	if bounded.Err() != nil {
-		fmt.Fprintf(os.Stderr, "%s on %d, %s: not done within %s, what came so far counts\n", nameOf(script), version, how, o.limit)
+	all, err := results(log.Name())
+	if err == nil && bounded.Err() != nil {
+		err = fmt.Errorf("%s on %d, %s: %w within %s", nameOf(script), version, how, errCut, o.limit)
 	}
-	return results(log.Name())
+	return all, err
 }
 
 // before puts what a run goes through in front of a server.

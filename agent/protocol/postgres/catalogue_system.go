@@ -19,8 +19,8 @@ pg_aggregate pg_am pg_amop pg_amproc pg_attrdef pg_attribute pg_auth_members pg_
 pg_cast pg_class pg_collation pg_constraint pg_conversion pg_database pg_db_role_setting pg_default_acl pg_depend pg_description pg_enum
 pg_event_trigger pg_extension pg_foreign_data_wrapper pg_foreign_server pg_foreign_table pg_group pg_index pg_indexes pg_inherits pg_init_privs
 pg_language pg_largeobject_metadata pg_matviews pg_namespace pg_opclass pg_operator pg_opfamily pg_parameter_acl pg_partitioned_table
-pg_policies pg_policy pg_proc pg_publication pg_publication_namespace pg_publication_rel pg_publication_tables pg_range pg_rewrite
-pg_roles pg_rules pg_seclabel pg_seclabels pg_sequence pg_sequences pg_settings pg_shdepend pg_shdescription pg_statistic_ext pg_tables
+pg_policies pg_policy pg_proc pg_publication pg_publication_namespace pg_publication_rel pg_publication_tables pg_range pg_replication_slots pg_rewrite
+pg_roles pg_rules pg_seclabel pg_seclabels pg_sequence pg_sequences pg_settings pg_shdepend pg_shdescription pg_shseclabel pg_statistic_ext pg_tables
 pg_tablespace pg_timezone_abbrevs pg_timezone_names pg_transform pg_trigger pg_ts_config pg_ts_config_map pg_ts_dict pg_ts_parser
 pg_ts_template pg_type pg_user pg_views`
 
@@ -55,17 +55,19 @@ func readableSystem(n relName) bool {
 
 // shown says how much of a relation that came with the server holds definitions: all of it, all but a column, or nothing.
 type shown struct {
-	but  string // a column that does not; "*" for all of them
+	but  string // columns that do not, with spaces; "*" for all of them
 	host string // what it is, for the question to policy where no class of data is known; empty where the session itself made it
 }
 
-// partlyShown are relations of which one column is more than a definition.
+// partlyShown are relations of which some columns are more than a definition.
 var partlyShown = map[string]shown{
 	"pg_authid":              {"rolpassword", "credentials"},
 	"pg_shadow":              {"passwd", "credentials"},
 	"pg_user_mapping":        {"umoptions", "credentials"},
 	"pg_user_mappings":       {"umoptions", "credentials"},
 	"pg_subscription":        {"subconninfo", "credentials"},
+	"pg_stat_gssapi":         {"principal", "sessions"},
+	"pg_stat_ssl":            {"client_dn client_serial issuer_dn", "sessions"},
 	"pg_cursors":             {"statement", ""},
 	"pg_prepared_statements": {"statement", ""},
 }
@@ -95,7 +97,8 @@ func shownOf(n relName) shown {
 // no mask is on it; else it is a transfer from the server's host, which no right to read tables gives.
 func (a *analysis) readsSystem(n relName, all bool, columns []string) {
 	s := shownOf(n)
-	if s.but == "" || s.but != "*" && !all && !slices.Contains(columns, s.but) {
+	hidden := strings.Fields(s.but)
+	if s.but == "" || s.but != "*" && !all && !slices.ContainsFunc(columns, func(c string) bool { return slices.Contains(hidden, c) }) {
 		return
 	}
 	a.beyondDefinitions(n.display(), s.host)

@@ -106,6 +106,8 @@ func TestFacts(t *testing.T) {
 		{"select a.b from pg_user_mappings a (u, v, w, x, y, b)", "read pg_catalog.pg_user_mappings(umoptions); refused postgres.statistics"},
 		{"select subname from pg_subscription", "read pg_catalog.pg_subscription(subname)"},
 		{"select subconninfo from pg_subscription", "read pg_catalog.pg_subscription(subconninfo); refused postgres.statistics"},
+		{"select encrypted from pg_stat_gssapi where pid = pg_backend_pid()", "read pg_catalog.pg_stat_gssapi(encrypted,pid)"},
+		{"select issuer_dn from pg_stat_ssl", "read pg_catalog.pg_stat_ssl(issuer_dn); refused postgres.statistics"},
 		{"copy pg_authid (rolname) to stdout", "read pg_catalog.pg_authid(rolname)"},
 		{"copy pg_authid to stdout", "read pg_catalog.pg_authid; refused postgres.statistics"},
 		{"select * from pg_user join pg_shadow using (usesysid, passwd)", "read pg_catalog.pg_shadow; read pg_catalog.pg_user; refused postgres.statistics"},

@@ -21,7 +21,7 @@ const (
 	skip = "skip"
 )
 
-// results reads what a suite printed: the events of go test -json, pytest's short summary (-rA), or lines of the form "pass NAME". A test
+// results reads what a suite printed: the events of go test -json, pytest's short summary (-rA) or what it tells as it goes (-v), or lines of the form "pass NAME". A test
 // that is told twice, such as by a retry, fails if it failed once.
 func results(path string) (map[string]string, error) {
 	f, err := os.Open(path)
@@ -44,6 +44,9 @@ func results(path string) (map[string]string, error) {
 // temporary finds the number in the name of a test's directory, which some tests are named after.
 var temporary = regexp.MustCompile(`(/Test[A-Za-z]+)[0-9]+/`)
 
+// going is a line of pytest -v.
+var going = regexp.MustCompile(`^(\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b.*\[ *[0-9]+%\]$`)
+
 func result(line string) (name, result string) {
 	if strings.HasPrefix(line, "{") {
 		var e struct{ Action, Package, Test string }
@@ -51,6 +54,9 @@ func result(line string) (name, result string) {
 			return "", ""
 		}
 		return e.Package[strings.LastIndex(e.Package, "/")+1:] + "." + temporary.ReplaceAllString(e.Test, "$1/"), e.Action
+	}
+	if m := going.FindStringSubmatch(line); m != nil {
+		line = m[2] + " " + m[1]
 	}
 	word, rest, _ := strings.Cut(line, " ")
 	rest, _, _ = strings.Cut(strings.TrimSpace(rest), " - ")

@@ -17,6 +17,6 @@ run | again)
   cd "$dir/run"
   tests=(tests)
   [ "$1" = again ] && mapfile -t tests <"$COMPAT_TESTS"
-  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider ${2:+-k "$2"} "${tests[@]}"
+  "$dir/venv/bin/pytest" -v -rA --no-header --tb=short -p no:cacheprovider ${2:+-k "$2"} "${tests[@]}"
   ;;
 esac

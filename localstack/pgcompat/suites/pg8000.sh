@@ -15,6 +15,6 @@ run | again)
   cd "$dir/pg8000-$version"
   tests=(test/dbapi test/legacy test/native)
   [ "$1" = again ] && mapfile -t tests <"$COMPAT_TESTS"
-  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} "${tests[@]}"
+  "$dir/venv/bin/pytest" -v -rA --no-header --tb=short -p no:cacheprovider -o addopts= ${2:+-k "$2"} "${tests[@]}"
   ;;
 esac

@@ -16,6 +16,6 @@ run | again)
   export PSYCOPG2_TESTDB=psycopg2_test PSYCOPG2_TESTDB_HOST=$PGHOST PSYCOPG2_TESTDB_PORT=$PGPORT PSYCOPG2_TESTDB_USER=$PGUSER PSYCOPG2_TESTDB_PASSWORD=$PGPASSWORD
   tests=(tests)
   [ "$1" = again ] && mapfile -t tests <"$COMPAT_TESTS"
-  "$dir/venv/bin/pytest" -q -rA --no-header --tb=short -p no:cacheprovider ${2:+-k "$2"} "${tests[@]}"
+  "$dir/venv/bin/pytest" -v -rA --no-header --tb=short -p no:cacheprovider ${2:+-k "$2"} "${tests[@]}"
   ;;
 esac

@@ -73,6 +73,9 @@ func (c caller) send(req *http.Request) ([]byte, error) {
 type Stranger struct{ Status int }
 
 func (s Stranger) Error() string {
+	if s.Status == http.StatusForbidden { // AWS's own word at a function URL
+		return "it answered with HTTP status 403 and nothing that we understand: is the stack there, or does it ask agents for an AWS identity (AgentAccess; aws: in agent.yaml)?"
+	}
 	return fmt.Sprintf("it answered with HTTP status %d and nothing that we understand", s.Status)
 }
 

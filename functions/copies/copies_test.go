@@ -145,8 +145,9 @@ func (w *world) rows() []columns.Row {
 // proves goes from a row to its line in the log, as an auditor would.
 func (w *world) proves(r columns.Row) {
 	w.t.Helper()
-	b, err := w.read[r.Segment], error(nil)
+	b := w.read[r.Segment]
 	if b == nil {
+		var err error
 		if b, err = w.log.Open(context.Background(), r.Segment); err != nil {
 			w.t.Fatal(err)
 		}

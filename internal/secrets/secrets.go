@@ -47,10 +47,10 @@ func Load(ctx context.Context, items store.Items, client *kms.Client, key, name 
 	return open(ctx, it, client, key, name)
 }
 
-// binding ties the ciphertext to its use: KMS opens it under no other.
 // Key is where a secret is kept, in the registry.
 func Key(name string) store.Key { return store.Key{PK: "secret", SK: name} }
 
+// binding ties the ciphertext to its use: KMS opens it under no other.
 func binding(name string) map[string]string { return map[string]string{"sallyport-secret": name} }
 
 func create(ctx context.Context, items store.Items, client *kms.Client, key string, at store.Key) error {

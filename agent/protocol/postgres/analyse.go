@@ -47,9 +47,26 @@ func study(text string, st session, cat *catalogue, lim limits) (f *facts) {
 		if r := recover(); r != nil {
 			f = &facts{command: blank(text, st)}
 			f.command.Why = "the statement broke the analyser"
+			f.atLarge(cat)
 		}
 	}()
-	return examine(text, st, cat, lim)
+	f = examine(text, st, cat, lim)
+	f.atLarge(cat)
+	return f
+}
+
+// atLarge counts every class as used where not all of a text was understood: what policy may let run all the same could read them anywhere.
+func (f *facts) atLarge(cat *catalogue) {
+	if f.command.Complete || f.command.Refused != nil || cat == nil {
+		return
+	}
+	uses := slices.Clone(f.command.Classes)
+	for _, u := range cat.atLarge {
+		if !slices.ContainsFunc(uses, func(o access.ClassUse) bool { return o.Class == u.Class && o.Derived }) {
+			uses = append(uses, u)
+		}
+	}
+	f.command.Classes, f.command.Masked = uses, ""
 }
 
 func blank(text string, st session) access.Command {

@@ -179,7 +179,7 @@ func (a *analysis) definedRelation(r *relation, e access.Effect, verb string) {
 		a.reach(e, p, true, true)
 	}
 	switch verb {
-	case "COMMENT", "REINDEX", "VACUUM", "ANALYZE", "CLUSTER", "GRANT", "REVOKE":
+	case "COMMENT", "REINDEX", "VACUUM", "ANALYZE", "GRANT", "REVOKE": // not CLUSTER: rows in the order of an index tell of its values
 		return
 	}
 	for i := range r.columns {

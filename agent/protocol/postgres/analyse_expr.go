@@ -184,6 +184,9 @@ func (a *analysis) risky(display, name string) {
 	if reachesHost(name) {
 		a.touch(access.Transfer, access.KindHost, "files")
 	}
+	if readsStorage(name) || reachesHost(name) {
+		a.protectedAtLarge("in a function that reads what tables are stored in")
+	}
 }
 
 // older notes the user's own functions that servers before these expressions were syntax would call in their place.

@@ -27,7 +27,7 @@ func (a *analysis) sets(n *pg.FuncCall, names []string) bool {
 		}
 		a.plan.moves, a.plan.mayDrift, a.plan.named = true, true, true
 		a.touch(access.Read, access.KindSetting, name)
-	case freeSetting(name):
+	case a.freeSetting(name):
 		a.touch(access.Read, access.KindSetting, name)
 	default:
 		a.touch(access.Define, access.KindSetting, name)
@@ -36,9 +36,10 @@ func (a *analysis) sets(n *pg.FuncCall, names []string) bool {
 	return true
 }
 
-// freeSetting says that a setting only concerns how values look, or how long a statement may take.
-func freeSetting(name string) bool {
-	return slices.Contains(freeSettings, name) || strings.HasPrefix(name, "enable_")
+// freeSetting says that a setting only concerns how values look, or how long a statement may take. By which way rows are read is no longer free
+// where columns are protected: an index gives them in the order of its values.
+func (a *analysis) freeSetting(name string) bool {
+	return slices.Contains(freeSettings, name) || strings.HasPrefix(name, "enable_") && len(a.cat.guarded) == 0
 }
 
 // moving finds the calls of a query that is nothing but calls of set_config with constants and parameters: no name is looked up after the

@@ -157,6 +157,9 @@ func (a *analysis) open(e access.Effect, v *relation) {
 func (a *analysis) use(e *entry, c *column, how string, plain bool) {
 	r := e.rel
 	a.reach(access.Read, r, e.down, false, c.name)
+	if c.name == "attmissingval" && r.system() {
+		a.missingValues()
+	}
 	if r.kind == 'v' && !r.clear {
 		plain, how = false, orElse(how, "through the view "+r.display())
 	}
@@ -165,6 +168,17 @@ func (a *analysis) use(e *entry, c *column, how string, plain bool) {
 		return
 	}
 	a.class(r, c, how, plain)
+}
+
+// missingValues notes the columns that pg_attribute holds a value of.
+func (a *analysis) missingValues() {
+	for _, r := range a.cat.guarded {
+		for i := range r.columns {
+			if r.columns[i].missing {
+				a.class(r, &r.columns[i], "in pg_attribute.attmissingval", false)
+			}
+		}
+	}
 }
 
 // class notes the classes of a column that is used where no query may stand for its table: see beneath.

@@ -316,7 +316,7 @@ func (a *analysis) set(s *pg.VariableSetStmt) string {
 		}
 	case name == "client_encoding" && a.st.utf8 && len(s.GetArgs()) == 1 && isASCII(settingValue(s.GetArgs()[0])):
 		a.touch(access.Read, access.KindSetting, name)
-	case freeSetting(name), name == "search_path", name == "client_min_messages" && len(a.cat.classes) == 0, // DEBUG and LOG show constants of views and the like
+	case a.freeSetting(name), name == "search_path", name == "client_min_messages" && len(a.cat.classes) == 0, // DEBUG and LOG show constants of views and the like
 		pinned && s.GetKind() == pg.VariableSetKind_VAR_SET_VALUE && len(s.GetArgs()) == 1 &&
 			slices.Contains(allowed, strings.ToLower(settingValue(s.GetArgs()[0]))):
 		a.touch(access.Read, access.KindSetting, name) // nothing of it lasts or reaches beyond the session

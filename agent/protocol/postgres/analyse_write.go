@@ -75,6 +75,17 @@ func (a *analysis) onConflict(c *pg.OnConflictClause, t *entry, p place) {
 		}
 		a.expr(i.GetWhereClause(), p)
 	}
+	if i := c.GetInfer(); t.rel != nil && (i == nil || i.GetConname() != "") {
+		// Whether the row is there already tells what is in the columns of every unique index.
+		up, below := t.rel.family(true)
+		for _, r := range append(append([]*relation{t.rel}, up...), below...) {
+			for k := range r.columns {
+				if col := &r.columns[k]; col.unique {
+					a.class(r, col, p.how, false)
+				}
+			}
+		}
+	}
 	if len(c.GetTargetList()) == 0 {
 		return
 	}

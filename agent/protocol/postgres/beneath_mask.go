@@ -22,16 +22,16 @@ func (a *analysis) maskExpr(c *column) (string, bool) {
 		name, arg = n, rest
 	}
 	if name == mask.Null {
-		return "NULL::" + c.typ, true
+		return "NULL::" + sqlType(c), true
 	}
 	shown := constantOf(c)
 	switch {
 	case name == mask.Date && c.category == 'D':
 		shown = fmt.Sprintf("CASE WHEN pg_catalog.isfinite(%[1]s) AND %[1]s OPERATOR(pg_catalog.>=) '0001-01-01'::%[2]s AND %[1]s OPERATOR(pg_catalog.<) '10000-01-01'::%[2]s"+
-			" THEN pg_catalog.date_trunc('%[3]s', %[1]s)::%[2]s ELSE '1970-01-01 00:00:00+00'::%[2]s END", col, c.typ, arg)
+			" THEN pg_catalog.date_trunc('%[3]s', %[1]s)::%[2]s ELSE '1970-01-01 00:00:00+00'::%[2]s END", col, sqlType(c), arg)
 	case c.category != 'S':
 	case name == mask.Constant:
-		shown = literal(arg)
+		shown = constantText(arg)
 	case name == mask.Email:
 		shown = textMask(col, 320, emailForm, "pg_catalog.left(%[1]s, 1) OPERATOR(pg_catalog.||) '***@***' OPERATOR(pg_catalog.||) pg_catalog.substring(%[1]s, '[.][A-Za-z]+$')")
 	case name == mask.Card:
@@ -48,7 +48,7 @@ func (a *analysis) maskExpr(c *column) (string, bool) {
 	default:
 		shown = literal(mask.Hidden)
 	}
-	return fmt.Sprintf("(CASE WHEN %s IS NOT NULL THEN %s END)::%s", col, shown, c.typ), true
+	return fmt.Sprintf("(CASE WHEN %s IS NOT NULL THEN %s END)::%s", col, shown, sqlType(c)), true
 }
 
 const (
@@ -62,6 +62,28 @@ func textMask(col string, most int, form, shown string) string {
 	text := col + "::pg_catalog.text"
 	return fmt.Sprintf("CASE WHEN pg_catalog.octet_length(%[1]s) OPERATOR(pg_catalog.<=) %[2]d AND %[1]s OPERATOR(pg_catalog.~) %[3]s THEN %[4]s ELSE '****' END",
 		text, most, literal(form), fmt.Sprintf(shown, text))
+}
+
+// constantText writes a constant so that a backslash is one whatever the session makes of backslashes.
+func constantText(s string) string {
+	if strings.Contains(s, `\`) {
+		return "E" + literal(strings.ReplaceAll(s, `\`, `\\`))
+	}
+	return literal(s)
+}
+
+// sqlType names a column's type so that no search path makes it another: the catalogue has the schema with those that are not the server's, and
+// the grammar knows some of the server's by words of its own.
+func sqlType(c *column) string {
+	for _, word := range []string{"bigint", "bit", "boolean", "character", "double precision", "integer", "interval", "numeric", "real", "smallint", "time", "timestamp"} {
+		if rest, ok := strings.CutPrefix(c.typ, word); ok && (rest == "" || strings.IndexByte(" ([", rest[0]) >= 0) {
+			return c.typ
+		}
+	}
+	if strings.Contains(c.typ, ".") {
+		return c.typ
+	}
+	return "pg_catalog." + c.typ
 }
 
 // constantOf is what a column shows that is no text: see mask.Shape.

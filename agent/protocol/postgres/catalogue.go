@@ -24,6 +24,7 @@ type catalogue struct {
 	casts     map[string][]string     // type name → functions of user-made casts to it
 	classes   map[string]access.Class // by name
 	guarded   []*relation             // with columns of some class
+	atLarge   []access.ClassUse       // one of each class that has columns, for what is not understood
 	published map[string][]*relation  // what publications hold by name
 	onDefine  []string                // functions of event triggers
 	facts     *factCache
@@ -70,6 +71,8 @@ type column struct {
 	// a masker knows the value's form only where the class was given to the column itself.
 	computed bool
 	computes bool // the server computes its values
+	missing  bool // pg_attribute holds a value of it
+	unique   bool // an index holds it, or what it is part of, to be unique
 }
 
 // generated says that the server computes column num from column base of the same relation.

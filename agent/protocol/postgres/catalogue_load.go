@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,8 +23,12 @@ WHERE nspname !~ '^pg_(temp|toast)' OR oid = pg_catalog.pg_my_temp_schema()`
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
 WHERE c.relkind IN ('r','p','v','m','f','S') AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())`
-	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), t.typcategory, (a.attgenerated <> '')::text
+	// A type that did not come with the server is named with its schema, a domain as what it is of: a mask need not be one of its values.
+	sqlColumns = `SELECT a.attrelid, a.attnum, a.attname, CASE WHEN t.typtype <> 'd' AND (t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace OR a.atttypmod >= 0)
+THEN pg_catalog.format_type(a.atttypid, a.atttypmod) WHEN t.typtype <> 'd' THEN pg_catalog.format('%I.%I', n.nspname, t.typname)
+WHEN b.typtype <> 'd' AND b.typnamespace = 'pg_catalog'::pg_catalog.regnamespace THEN pg_catalog.format_type(b.oid, t.typtypmod) ELSE '' END, t.typcategory, (a.attgenerated <> '')::text
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
 	// Any change of a definition writes a row anew, and so moves the sum or the count. Other sessions' temporary tables, which come and go all
 	// the time, are not in the snapshot.
@@ -48,6 +53,13 @@ UNION ALL SELECT 's', 0, pg_catalog.pg_my_temp_schema()::bigint`
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE i.indexrelid >= 16384 AND (n.nspname !~ '^pg_(temp|toast)' OR n.oid = pg_catalog.pg_my_temp_schema())
 UNION ALL SELECT s.stxrelid, n.nspname, E'\x01' || s.stxname FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace`
+	// The columns behind unique indexes and exclusions, in expressions and conditions too.
+	sqlUnique = `SELECT i.indrelid, k FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::smallint[]) k WHERE (i.indisunique OR i.indisexclusion) AND i.indrelid >= 16384 AND k > 0
+UNION SELECT i.indrelid, d.refobjsubid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+AND d.objid = i.indexrelid AND d.refclassid = d.classid AND d.refobjid = i.indrelid AND d.refobjsubid > 0
+WHERE (i.indisunique OR i.indisexclusion) AND i.indrelid >= 16384`
+	// Values that rows written before a column was added have in it.
+	sqlMissing  = `SELECT attrelid, attnum FROM pg_catalog.pg_attribute WHERE atthasmissing AND attnum > 0`
 	sqlInherits = `SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits`
 	// A column whose default names another of its own table is a generated one. Before version 15 the column itself depends on it.
 	sqlGenerated = `SELECT a.adrelid, a.adnum, d.refobjsubid FROM pg_catalog.pg_attrdef a
@@ -236,6 +248,20 @@ func (l *loader) relations() {
 			rel.generated = append(rel.generated, generated{uint16(l.number(r[1], 15)), uint16(l.number(r[2], 15))})
 		}
 	})
+	l.each(sqlUnique, 2, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			if c := rel.columnNum(uint16(l.number(r[1], 15))); c != nil {
+				c.unique = true
+			}
+		}
+	})
+	l.each(sqlMissing, 2, func(r []string) {
+		if rel := l.relation(r[0]); rel != nil {
+			if col := rel.columnNum(uint16(l.number(r[1], 15))); col != nil {
+				col.missing = true
+			}
+		}
+	})
 	l.each(sqlIndexes, 3, func(r []string) {
 		if rel := l.relation(r[0]); rel != nil {
 			c.indexes[relName{r[1], r[2]}] = rel
@@ -379,8 +405,12 @@ func (c *catalogue) guard(classes []access.Class) {
 	for _, r := range c.byOID {
 		for i := range r.columns {
 			slices.SortFunc(r.columns[i].classes, order)
+			for _, cl := range r.columns[i].classes {
+				c.everywhere(access.ClassUse{Class: cl, On: r.display() + "." + plainPart(r.columns[i].name), Derived: true, How: "in what was not understood"})
+			}
 		}
 	}
+	slices.SortFunc(c.atLarge, func(x, y access.ClassUse) int { return cmp.Compare(x.Class, y.Class) })
 }
 
 // inherit gives generated columns the classes of what they are computed from.
@@ -398,6 +428,17 @@ func (r *relation) inherit() (changed bool) {
 		}
 	}
 	return changed
+}
+
+// everywhere keeps one use of each class, the same at every load.
+func (c *catalogue) everywhere(u access.ClassUse) {
+	i := slices.IndexFunc(c.atLarge, func(o access.ClassUse) bool { return o.Class == u.Class })
+	switch {
+	case i < 0:
+		c.atLarge = append(c.atLarge, u)
+	case u.On < c.atLarge[i].On:
+		c.atLarge[i] = u
+	}
 }
 
 func classIndex(classes []access.Class, name string) int {

@@ -148,6 +148,9 @@ func say(c access.Command) string {
 		s = append(s, string(t.Effect)+" "+t.Resource.Name+cols)
 	}
 	for _, u := range c.Classes {
+		if !c.Complete && u.How == "in what was not understood" {
+			continue // every class has one
+		}
 		d := "plain"
 		if u.Derived {
 			d = "derived"

@@ -29,6 +29,17 @@ func runsText(name string) bool {
 		strings.HasPrefix(name, "crosstab")
 }
 
+// readsStorage says that a function shows what the server keeps of tables under them: pages, the log of changes.
+func readsStorage(name string) bool {
+	for _, p := range []string{"pg_logical_slot_", "pg_get_wal_", "get_raw_page", "heap_page_", "heap_tuple_", "tuple_data_split", "bt_page_", "bt_multi_page_", "brin_page_",
+		"brin_revmap_", "gin_page_", "gin_leafpage_", "gist_page_", "hash_page_"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // reachesHost says that a function reads or writes files of the server, or the programs and large objects kept beside the tables.
 func reachesHost(name string) bool {
 	for _, p := range []string{"pg_read_", "pg_ls_", "pg_stat_file", "pg_file_", "lo_import", "lo_export", "pg_current_logfile", "pg_logdir_ls"} {

@@ -21,10 +21,10 @@ func scrubbed(dst []byte, tag byte, body []byte) ([]byte, string) {
 		code = stateInternal
 	}
 	severity := severityOf(f, tag)
-	inCode := strange || len(f['W']) > 0 || bytes.HasPrefix(f['F'], []byte("pl_")) || strings.HasPrefix(code, "P0")
+	inCode := strange || len(f['W']) > 0 || bytes.HasPrefix(f['F'], []byte("pl_")) || string(f['F']) == "auto_explain.c" || strings.HasPrefix(code, "P0")
 	message := f['M']
 	switch {
-	case inCode, len(message) == 0:
+	case inCode, len(message) == 0, code == "22021", code == "22P05": // bytes of a character stand before the first quote
 		message = []byte(withheld)
 	case strings.HasPrefix(code, "22"):
 		message = unquoted(message)

@@ -111,6 +111,7 @@ func (a *analysis) relations(n any, e access.Effect, verb string) {
 		}
 		if r, ok := a.cat.lookup(s.GetRelation().GetSchemaname(), s.GetRelation().GetRelname(), a.path); ok {
 			a.alters(s, r)
+			a.cascades(s, r)
 		}
 	case *pg.CreateStmt:
 		if s.GetPartbound() != nil {
@@ -226,6 +227,19 @@ func (a *analysis) named(parts []string) *relation {
 	return r
 }
 
+// cascades notes what goes, or loses a policy or a rule, along with a column or a constraint.
+func (a *analysis) cascades(s *pg.AlterTableStmt, r *relation) {
+	if !slices.ContainsFunc(s.GetCmds(), func(c *pg.Node) bool { return c.GetAlterTableCmd().GetBehavior() == pg.DropBehavior_DROP_CASCADE }) {
+		return
+	}
+	up, below := r.family(true)
+	gone := a.cat.withViews(append(append(up, below...), r))
+	slices.SortFunc(gone, func(x, y *relation) int { return strings.Compare(x.display(), y.display()) })
+	for _, g := range gone {
+		a.reach(access.Define, g, true, true)
+	}
+}
+
 func (a *analysis) truncate(s *pg.TruncateStmt) {
 	a.noWhere = true
 	done := map[*relation]bool{}
@@ -325,7 +339,7 @@ func (a *analysis) drop(s *pg.DropStmt) {
 	}
 }
 
-// withViews adds the views that read any of the relations, at any depth.
+// withViews adds the views that read any of the relations, at any depth, and what has a policy or a rule that names one.
 func (c *catalogue) withViews(rels []*relation) []*relation {
 	in := make(map[*relation]bool, len(rels))
 	for _, r := range rels {
@@ -335,7 +349,8 @@ func (c *catalogue) withViews(rels []*relation) []*relation {
 		more = false
 		for _, v := range c.byOID {
 			if !in[v] && (slices.ContainsFunc(v.bases, func(b viewBase) bool { return in[b.rel] }) ||
-				slices.ContainsFunc(v.policyReads, func(r *relation) bool { return in[r] })) {
+				slices.ContainsFunc(v.policyReads, func(r *relation) bool { return in[r] }) ||
+				slices.ContainsFunc(v.ruleTouches, func(r *relation) bool { return in[r] })) {
 				in[v], more = true, true
 				rels = append(rels, v)
 			}

@@ -119,6 +119,10 @@ func (a *analysis) guard(e access.Effect, r *relation) {
 	if r.rules { // whatever they do with what they name
 		a.changing++ // the completion's tag tells nothing then
 		a.ownCalls(r.ruleCalls)
+		a.reach(access.Read, r, true, true) // as OLD or by name, and a rule may put it anywhere
+		for i := range r.columns {
+			a.class(r, &r.columns[i], "through a rule of "+r.display(), false)
+		}
 		for _, o := range r.ruleTouches {
 			a.reach(access.Read, o, true, true)
 			a.write(o, true, eventInsert|eventUpdate|eventDelete)

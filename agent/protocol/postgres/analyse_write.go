@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"strconv"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -74,6 +76,9 @@ func (a *analysis) onConflict(c *pg.OnConflictClause, t *entry, p place) {
 			a.expr(ie.GetExpr(), p)
 		}
 		a.expr(i.GetWhereClause(), p)
+		if i.GetConname() != "" && t.rel != nil {
+			a.constraintKeys(i.GetConname(), t, p)
+		}
 	}
 	if i := c.GetInfer(); t.rel != nil && (i == nil || i.GetConname() != "") {
 		// Whether the row is there already tells what is in the columns of every unique index.
@@ -99,6 +104,21 @@ func (a *analysis) onConflict(c *pg.OnConflictClause, t *entry, p place) {
 		a.write(t.rel, true, eventUpdate, names...)
 		// The row that is there already is found and locked: that tells whether it exists.
 		a.reach(access.Read, t.rel, true, t.rel.view())
+	}
+}
+
+// constraintKeys notes the columns of a constraint: whether a row is in conflict tells of their values. An index bears its name.
+func (a *analysis) constraintKeys(name string, t *entry, p place) {
+	a.reach(access.Read, t.rel, true, false)
+	for _, k := range a.cat.keys[relName{t.rel.schema, name}] {
+		n, err := strconv.ParseUint(k, 10, 16)
+		if col := t.rel.columnNum(uint16(n)); err == nil && col != nil {
+			a.bare(col.name, p, false)
+			continue
+		}
+		for i := range t.rel.columns { // of an expression, whatever it is of
+			a.bare(t.rel.columns[i].name, p, false)
+		}
 	}
 }
 
@@ -173,6 +193,9 @@ func (a *analysis) merge(n *pg.MergeStmt, p place) (cols []outCol, open bool) {
 	a.see(n)
 	p.env = a.with(n.GetWithClause(), p)
 	t := a.target(n.GetRelation())
+	if t.rel != nil {
+		a.reach(access.Read, t.rel, t.down, false) // which rows match tells what is there, whatever is done with them
+	}
 	sc := &scope{parent: p.sc, entries: []*entry{t}}
 	p.sc = sc
 	a.from(n.GetSourceRelation(), sc, p)
@@ -205,7 +228,7 @@ func (a *analysis) mergeAction(c *pg.MergeWhenClause, t *entry, p place) {
 	default:
 		a.incomplete("MERGE with an action that is not understood")
 	}
-	if t.rel != nil {
-		a.write(t.rel, t.down, event, names...)
+	if t.rel != nil { // ONLY keeps no new row out of the partition that it belongs to
+		a.write(t.rel, t.down || event == eventInsert, event, names...)
 	}
 }

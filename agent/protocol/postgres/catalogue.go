@@ -16,6 +16,7 @@ type catalogue struct {
 	byOID     map[uint32]*relation
 	byName    map[relName]*relation
 	indexes   map[relName]*relation   // the tables of indexes
+	keys      map[relName][]string    // the numbers of an index's columns; 0 is an expression
 	usable    map[string]bool         // schemas, and whether the role may use them: the search path skips those that it may not
 	functions map[string][]string     // function name → schemas other than the server's own pg_catalog that have one
 	routines  map[string][]*routine   // the same functions, each with its overloads

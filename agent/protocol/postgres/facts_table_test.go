@@ -83,7 +83,7 @@ func TestFacts(t *testing.T) {
 			"derived email@public.customers.email; read app.customers; read public.accounts; read public.customers(email); read public.orders"},
 		{"insert into contacts values (1, 'n', 'e')", "read public.customers(email,id,name); write public.contacts; write public.customers"},
 		{"insert into app.watched values (1, 'x')", "execute app.on_watched; write app.watched"},
-		{"insert into app.ruled values (1, 'x')", "read app.log; write app.log; write app.ruled"},
+		{"insert into app.ruled values (1, 'x')", "read app.log; read app.ruled; write app.log; write app.ruled"},
 		{"select peek(1)", "derived email@public.customers.email; execute public.peek; read public.customers(email,id)"},
 		{"select sum(name) from customers", "execute public.sum; read public.customers(name)"},
 		{"select pg_sleep(1)", "execute pg_catalog.pg_sleep"},

@@ -18,11 +18,11 @@ install)
 prepare) psql -qX -d postgres -c 'create database orms' ;;
 run)
   export PGDATABASE=orms
-  for p in "$here"/*.py; do timeout 120 "$dir/venv/bin/python" "$p" || echo "fail $(basename "$p") ends"; done
-  for p in "$here"/*.cjs; do NODE_PATH=$dir/node_modules timeout 120 node "$p" || echo "fail $(basename "$p") ends"; done
-  [ -x "$dir/gormtest" ] && { timeout 120 "$dir/gormtest" || echo "fail gorm ends"; }
+  for p in "$here"/*.py; do timeout 300 "$dir/venv/bin/python" "$p" || echo "fail $(basename "$p") ends"; done
+  for p in "$here"/*.cjs; do NODE_PATH=$dir/node_modules timeout 300 node "$p" || echo "fail $(basename "$p") ends"; done
+  [ -x "$dir/gormtest" ] && { timeout 300 "$dir/gormtest" || echo "fail gorm ends"; }
   jar=$(ls "$dir"/jdbc/*.jar 2>/dev/null | head -1)
-  [ -n "$jar" ] && { timeout 120 java -cp "$jar" "$here/Jdbc.java" || echo "fail jdbc ends"; }
+  [ -n "$jar" ] && { timeout 300 java -cp "$jar" "$here/Jdbc.java" || echo "fail jdbc ends"; }
   ;;
 esac
 exit 0

@@ -71,7 +71,7 @@ func manyClients(ctx context.Context, b *bench) error {
 	for _, clients := range []int{8, 32} {
 		for _, m := range modes {
 			results, err := b.rounds(func(l lane) (sample, error) {
-				n, err := pgbench(ctx, l, script, clients, m, 2*time.Second)
+				n, err := pgbench(ctx, l, script, clients, m, time.Duration(2+clients/32)*time.Second) // connecting counts
 				return sample{perSecond: n}, err
 			})
 			if err != nil {

@@ -110,11 +110,26 @@ func examine(text string, st session, cat *catalogue, lim limits) *facts {
 		return f
 	}
 	a := newAnalysis(st, cat)
+	statements := make([]string, 0, len(tree.GetStmts()))
 	for _, s := range tree.GetStmts() {
 		a.next(s)
+		statements = append(statements, textOf(text, s))
 	}
+	a.plan.relies = a.reliance(statements)
 	a.finish(f, len(tree.GetStmts()))
 	return f
+}
+
+// textOf is what a message's text has of one statement.
+func textOf(text string, s *pg.RawStmt) string {
+	from, n := int(s.GetStmtLocation()), int(s.GetStmtLen())
+	if n == 0 {
+		n = len(text) - from
+	}
+	if from < 0 || n < 0 || from+n > len(text) {
+		return ""
+	}
+	return text[from : from+n]
 }
 
 // analysis gathers the facts of one text.
@@ -158,12 +173,14 @@ type analysis struct {
 	text     string                  // of what EXECUTE and FETCH run
 	alone    map[*pg.FuncCall]bool   // calls with nothing beside them that could look names up
 	chosen   map[*pg.FuncCall]string // settings whose name is the one row that the query picks
+	relied   relied
 }
 
 func newAnalysis(st session, cat *catalogue) *analysis {
 	return &analysis{
 		cat: cat, st: st, path: cat.path(st), touches: map[touchKey]*touched{}, classes: map[classKey]*access.ClassUse{},
 		seen: map[any]struct{}{}, reached: map[reachKey]struct{}{}, entered: map[*routine]bool{}, fixed: map[classKey]bool{},
+		relied: relied{path: st.searchPath, role: st.role},
 	}
 }
 

@@ -125,6 +125,9 @@ func (a *analysis) callNamed(names []string) bool {
 	case 1:
 		return a.maybeFunction(names[0])
 	case 2:
+		if names[0] != "pg_catalog" {
+			a.looked(names[1])
+		}
 		return a.callIn(names[0], names[1])
 	}
 	return false
@@ -133,6 +136,7 @@ func (a *analysis) callNamed(names []string) bool {
 // maybeFunction notes a call by bare name: of every function that the search path could lead to, for which one it is depends on types.
 func (a *analysis) maybeFunction(name string) bool {
 	known := false
+	a.looked(name)
 	for _, schema := range a.path {
 		known = a.callIn(schema, name) || known
 	}

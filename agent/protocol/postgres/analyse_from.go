@@ -107,6 +107,7 @@ func (a *analysis) resolve(rv *pg.RangeVar) *relation {
 		a.incomplete("relation %q is not known", strings.TrimPrefix(rv.GetSchemaname()+"."+rv.GetRelname(), "."))
 		return nil
 	}
+	a.meant(rv, r)
 	return r
 }
 

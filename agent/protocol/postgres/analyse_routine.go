@@ -21,6 +21,7 @@ func (a *analysis) routines(display string) {
 		a.unseen(&routine{})
 		return
 	}
+	a.looked(all[0].name)
 	for _, f := range all {
 		a.routine(f)
 	}

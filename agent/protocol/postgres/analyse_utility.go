@@ -45,11 +45,13 @@ func (a *analysis) statement(n *pg.Node) string {
 		a.touch(access.Execute, access.KindFunction, "do")
 		a.protectedAtLarge("in the body of DO")
 		a.opaque()
+		a.plan.unguards = true
 		return "DO"
 	case *pg.CallStmt:
 		a.expr(s.GetFunccall(), top.in("in CALL"))
 		return "CALL"
 	case *pg.PrepareStmt:
+		a.reservedName(s.GetName())
 		verb := a.statement(s.GetQuery())
 		a.renames, a.prepares = true, true
 		return "PREPARE " + verb
@@ -90,6 +92,7 @@ func (a *analysis) tidy(n any) string {
 	a.database(access.Read)
 	switch s := n.(type) {
 	case *pg.DeallocateStmt:
+		a.reservedName(s.GetName())
 		a.plan.forgets = append(a.plan.forgets, s.GetName())
 		a.plan.forgetsAll = a.plan.forgetsAll || s.GetName() == ""
 		a.renames = true

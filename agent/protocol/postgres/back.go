@@ -88,6 +88,13 @@ func (b *back) answer(e *expect, tag byte, msg []byte) error {
 	switch {
 	case e.kind == kindQuery && e.reply == nil:
 		return b.answerQuery(e, tag, msg)
+	case e.kind == kindLock && tag == '1':
+		return b.q.pop(b.out)
+	case e.kind == kindGuard && (tag == '2' || tag == 'C' || tag == '3'):
+		if e.simple && tag == 'C' || tag == '3' {
+			return b.q.pop(b.out)
+		}
+		return nil
 	case e.kind == kindParse && tag == '1':
 		e.run.end(access.StatusOK, "")
 		return b.pass(e, msg)
@@ -293,6 +300,9 @@ func (b *back) ready(msg []byte) error {
 	if len(msg) != header+1 || !strings.ContainsRune("ITE", rune(msg[header])) {
 		return fmt.Errorf("ReadyForQuery: %w", errMalformed)
 	}
+	if msg[header] == statusIdle && b.l.defines.Swap(false) {
+		b.l.tellOthers()
+	}
 	if e := b.q.head(); e != nil && (e.kind == kindQuery || e.kind == kindFunction) {
 		if e.reply != nil && !e.ok {
 			return fmt.Errorf("%w: a statement that must fail did not", errOutOfStep)
@@ -309,12 +319,18 @@ func (b *back) failed(e *expect, msg []byte) error {
 	code := sqlstateOf(msg[header:])
 	b.copies = false
 	b.q.copied()
+	if e != nil && e.guarding != nil {
+		if done, err := b.unguarded(e, code, msg); done || err != nil {
+			return err
+		}
+	}
 	switch {
 	case e != nil && e.kind == kindInternal:
 		e.rows.err = fmt.Errorf("target answered SQLSTATE %s", code)
 		return nil
-	case e != nil && e.reply != nil:
+	case e != nil && e.reply != nil && (e.kind != kindGuard || e.guarding.why != ""):
 		e.ok = true
+		code = e.reply.code
 		msg = e.reply.append(b.tmp[:0])
 		b.tmp = msg
 	case e != nil && e.run != nil && e.run.over:
@@ -347,8 +363,46 @@ func (b *back) failed(e *expect, msg []byte) error {
 	if e.kind == kindQuery || e.kind == kindFunction {
 		return b.out.put(msg)
 	}
+	if e.guarding != nil && e.guarding.query != nil {
+		b.q.abandon(e.guarding)
+		return b.out.put(msg)
+	}
 	b.q.fail()
 	return b.out.put(msg)
+}
+
+// unguarded deals with a guard that failed because a definition has changed. done says that the client is not told, or not by this message.
+func (b *back) unguarded(e *expect, code string, msg []byte) (done bool, err error) {
+	if e.kind != kindGuard {
+		return false, nil // a lock: the error is the command's own
+	}
+	g := e.guarding
+	switch code {
+	case "22P02":
+		c := cursor{b: msg[header:]}
+		for kind := c.byte(); kind != 0 && !c.bad; kind = c.byte() {
+			if v := string(c.text()); kind == 'M' {
+				if _, rest, ok := strings.Cut(v, own+"-"); ok {
+					g.why = strings.TrimRight(rest, "\"\u00bb\u201d'")
+				}
+			}
+		}
+	case "42P01", "3F000":
+		g.why = "name"
+	}
+	switch {
+	case g.why == "":
+		return false, nil
+	case g.query != nil:
+		b.q.abandon(g)
+	case g.retry:
+		b.q.once(g)
+		b.q.fail()
+	default:
+		e.reply = refusal(definitionsChanged(g.why, 0))
+		return false, nil
+	}
+	return true, nil
 }
 
 // farewell passes on what the target says unasked before it closes.

@@ -28,6 +28,7 @@ type catalogue struct {
 	atLarge   []access.ClassUse       // one of each class that has columns, for what is not understood
 	published map[string][]*relation  // what publications hold by name
 	onDefine  []string                // functions of event triggers
+	stamps    *stamps
 	facts     *factCache
 	parser    grammar       // nil parses in this process
 	turn      chan struct{} // of texts that are large; nil: no others are looked at

@@ -156,6 +156,7 @@ func loadCatalogue(run func(sql string) ([][]string, error), classes []access.Cl
 		functions: map[string][]string{}, routines: map[string][]*routine{}, builtin: map[string]struct{}{}, operators: map[string][]operator{},
 		casts: map[string][]string{}, classes: map[string]access.Class{}, facts: newFactCache(),
 	}}
+	l.stamps()
 	l.names()
 	l.relations()
 	l.views()
@@ -201,6 +202,14 @@ func (l *loader) each(sql string, columns int, row func(r []string)) {
 // oid reads a number of the catalogue; n is the size of what it must fit.
 func (l *loader) number(s string, bits int) uint64 {
 	n, err := strconv.ParseUint(s, 10, bits)
+	if err != nil && l.err == nil {
+		l.err = fmt.Errorf("number %q: %w", s, err)
+	}
+	return n
+}
+
+func (l *loader) signed(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil && l.err == nil {
 		l.err = fmt.Errorf("number %q: %w", s, err)
 	}

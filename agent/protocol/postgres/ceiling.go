@@ -63,12 +63,25 @@ func (f *front) counted(ctx context.Context, text string, r *running, p plan) er
 	f.seg.sent = true
 	msg := appendParse(nil, own, text)
 	msg = appendBind(msg, own, own)
+	for _, e := range []*expect{{kind: kindParse, hidden: true}, {kind: kindBind, portal: portal, hidden: true}} {
+		if err := f.q.push(e); err != nil {
+			r.end(access.StatusLost, "")
+			return err
+		}
+	}
+	if p.relies != nil && !p.relies.apart {
+		var err error
+		if msg, err = f.guard(msg, p.relies, own+" asked", &guarding{}, r); err != nil {
+			r.end(access.StatusLost, "")
+			return err
+		}
+	}
 	msg = appendDescribePortal(msg, own)
 	msg = appendExecute(msg, own)
 	msg = appendClose(msg, 'P', own)
 	msg = appendClose(msg, 'S', own)
 	for _, e := range []*expect{
-		{kind: kindParse, hidden: true}, {kind: kindBind, portal: portal, hidden: true}, {kind: kindDescribePortal, portal: portal, simple: true},
+		{kind: kindDescribePortal, portal: portal, simple: true},
 		{kind: kindExecute, portal: portal, run: r}, {kind: kindClose, hidden: true}, {kind: kindClose, hidden: true},
 	} {
 		if err := f.q.push(e); err != nil {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -38,6 +39,19 @@ type front struct {
 	shared    *snapshots
 	parser    grammar // of the room
 	temporary bool    // the session has a schema for temporary tables of its own
+
+	// See guard.
+	since            string // the server's snapshot that cat is good for; empty: there is none that says so
+	guards           bool   // the target has the room's question
+	frozen           bool   // what runs sees what was committed when its transaction began
+	isolationUnknown bool
+	isolationMoved   bool
+	again            bool // what is sent is sent for the second time
+	hide             bool // its answer has been seen
+	definitions      *atomic.Uint64
+	defined          uint64 // the last of definitions that this session has seen
+	sentinels        *sentinels
+	sentinel         *sentinel
 
 	stale   bool // the catalogue snapshot is older than the session's own DDL
 	staleIn bool // DDL happened in the transaction that is open: its end changes the catalogue again
@@ -72,27 +86,30 @@ func (f *front) open(ctx context.Context, st *startup) error {
 
 // state asks the target for what gives bytes their meaning.
 func (f *front) state(ctx context.Context) (database, role, searchPath string, err error) {
-	rows, err := f.run(ctx, "select pg_catalog.current_database(), current_user, pg_catalog.current_setting('search_path')")
+	rows, err := f.run(ctx, "select pg_catalog.current_database(), current_user, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('transaction_isolation')")
 	if err != nil {
 		return "", "", "", fmt.Errorf("read session state: %w", err)
 	}
-	if len(rows) != 1 || len(rows[0]) != 3 {
+	if len(rows) != 1 || len(rows[0]) != 4 {
 		return "", "", "", fmt.Errorf("read session state: %w", errMalformed)
 	}
+	f.isolated(rows[0][3])
 	return rows[0][0], rows[0][1], rows[0][2], nil
 }
 
 // reload takes a new snapshot of the catalogue.
 func (f *front) reload(ctx context.Context) error {
 	// The mark is taken first: what changes while the snapshot is taken shows at the next question.
-	mark, err := f.ask(ctx, sqlMark+" UNION ALL SELECT 'm', pg_catalog.pg_my_temp_schema()::bigint, 0")
+	f.defined = f.definitions.Load()
+	mark, err := f.ask(ctx, sqlMark+sqlSince+" UNION ALL SELECT 'm', pg_catalog.pg_my_temp_schema()::bigint, 0")
 	if err != nil {
 		return fmt.Errorf("load catalogue: %w", err)
 	}
+	f.since = ""
 	f.temporary = true
 	if n := len(mark); n > 0 && len(mark[n-1]) == 3 && mark[n-1][0] == "m" {
 		f.temporary = mark[n-1][1] != "0"
-		mark = mark[:n-1]
+		mark = f.sinceOf(mark[:n-1])
 	}
 	f.mark, f.checked = fmt.Sprint(mark), time.Now()
 	cat, err := f.snapshot(ctx, f.mark)
@@ -106,13 +123,30 @@ func (f *front) reload(ctx context.Context) error {
 // refresh takes a new snapshot where somebody else has changed a definition since the last one: a view that came to read a protected
 // column, a table that took another's name.
 func (f *front) refresh(ctx context.Context) error {
-	mark, err := f.ask(ctx, sqlMark)
+	f.defined = f.definitions.Load()
+	since := f.since
+	rows, err := f.ask(ctx, sqlMark+sqlSince)
 	if err != nil {
 		return fmt.Errorf("look at the catalogue: %w", err)
 	}
 	f.checked = time.Now()
-	f.stale = f.stale || fmt.Sprint(mark) != f.mark
+	if mark := f.sinceOf(rows); fmt.Sprint(mark) != f.mark {
+		f.since, f.stale = since, true
+	}
 	return nil
+}
+
+// sqlSince adds to the mark the server's snapshot that it was taken in. A standby's does not tell which transactions it sees.
+const sqlSince = ` UNION ALL SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN '' ELSE pg_catalog.pg_current_snapshot()::text END, 0, 0`
+
+// sinceOf takes that off the mark. In a transaction that sees all through its first statement's eyes it says nothing about what is so now.
+func (f *front) sinceOf(mark [][]string) [][]string {
+	n := len(mark)
+	if n == 0 || len(mark[n-1]) != 3 {
+		return mark
+	}
+	f.since = mark[n-1][0]
+	return mark[:n-1]
 }
 
 // own is the name of the room's own statements and portals. Clients may not use names that begin like it.
@@ -252,6 +286,9 @@ func (f *front) next(ctx context.Context) (tag byte, msg []byte, err error) {
 	if err := f.idle(ctx); err != nil {
 		return 0, nil, err
 	}
+	if err := f.attend(ctx); err != nil {
+		return 0, nil, err
+	}
 	if err := f.in.read(ctx, head[:]); err != nil {
 		return 0, nil, err
 	}
@@ -303,6 +340,19 @@ func (f *front) pause(ctx context.Context) error {
 	return f.flush()
 }
 
+// attend waits for the client's next byte, and mends what breaks meanwhile.
+func (f *front) attend(ctx context.Context) error {
+	for {
+		alarmed, err := f.in.await(ctx, f.q.alarmed())
+		if !alarmed || err != nil {
+			return err
+		}
+		if err := f.mend(ctx); err != nil {
+			return err
+		}
+	}
+}
+
 // Ends of a session that waited for too long, as the server words them.
 var (
 	errIdle    = refuseStart("57P05", "the target's configuration bounds how long a session may be idle: connect again", "terminating connection due to idle-session timeout")
@@ -338,8 +388,15 @@ func (f *front) idle(ctx context.Context) error {
 			wait = limit - time.Since(since)
 		}
 		tick, stop := context.WithTimeout(ctx, wait)
-		err = f.in.fill(tick)
+		alarmed, err := f.in.await(tick, f.q.alarmed())
 		stop()
+		if alarmed {
+			if err := f.mend(ctx); err != nil {
+				return err
+			}
+			since = time.Now()
+			continue
+		}
 		if err == nil || ctx.Err() != nil || errors.Is(err, errClientGone) {
 			return err
 		}
@@ -350,7 +407,7 @@ func (f *front) idle(ctx context.Context) error {
 func (f *front) bye(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, goneGrace, errClientGone)
 	defer stop()
-	if _, err := f.q.settled(ctx, f.in, goneGrace); err != nil {
+	if _, err := f.settled(ctx); err != nil {
 		return err
 	}
 	f.settle()
@@ -383,11 +440,17 @@ func (f *front) begin(ctx context.Context) error {
 	if f.seg.open {
 		return nil
 	}
-	status, err := f.q.settled(ctx, f.in, goneGrace)
+	status, err := f.settled(ctx)
 	if err != nil {
 		return err
 	}
 	f.settle()
+	if status == statusIdle && f.isolationMoved {
+		f.isolationUnknown, f.isolationMoved = true, false
+	}
+	if f.definitions.Load() != f.defined {
+		f.checked = time.Time{} // a session beside this one has changed something
+	}
 	if status == statusIdle && f.staleIn {
 		f.stale, f.staleIn = true, false
 	}
@@ -447,6 +510,12 @@ func (f *front) after(p plan) {
 	f.stale = f.stale || p.changesCatalogue
 	f.drift = f.drift || p.mayDrift
 	f.unseen = f.unseen || p.opaque
+	if p.unguards {
+		f.guards = false
+	}
+	if p.changesCatalogue || p.opaque {
+		f.defines.Store(true)
+	}
 	f.moved = f.moved || p.moves
 	if p.moves || f.moved && len(p.txn) > 0 {
 		f.drift, f.adopt = true, true
@@ -463,6 +532,7 @@ func (f *front) after(p plan) {
 		f.forget(name)
 	}
 	if p.forgetsAll {
+		f.guards = false
 		for name := range f.statements {
 			f.forget(name)
 		}

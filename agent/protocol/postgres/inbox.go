@@ -92,6 +92,26 @@ func (in *inbox) fill(ctx context.Context) error {
 	return nil
 }
 
+// await is fill, or ends sooner, with true, where alarm is closed.
+func (in *inbox) await(ctx context.Context, alarm <-chan struct{}) (bool, error) {
+	if len(in.cur) > 0 || len(in.more) > 0 || in.done {
+		return false, in.fill(ctx)
+	}
+	if in.slab != nil {
+		in.free <- in.slab[:slabSize]
+		in.slab = nil
+	}
+	select {
+	case chunk, ok := <-in.full:
+		in.arrived(chunk, ok)
+		return false, in.fill(ctx)
+	case <-alarm:
+		return true, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
 // waiting says whether bytes are here that were not taken yet.
 func (in *inbox) waiting() bool {
 	return len(in.cur) > 0 || len(in.more) > 0 || len(in.full) > 0

@@ -51,6 +51,7 @@ type segment struct {
 	sent     bool // something of it is at the target
 	unsure   bool // a command of it may change what names mean: nothing after that is understood until Sync
 	renamed  bool // prepared statements or cursors may have come or gone
+	whole    bool // all of it is in items, and its Sync has come
 	skipping bool // denied or failed here: everything up to Sync is dropped
 	items    []*item
 	commands []access.Command
@@ -74,8 +75,12 @@ type effect struct {
 type item struct {
 	tag     byte
 	msg     []byte
-	command int // in commands; -1 for none
+	orig    []byte  // msg as it came
+	owed    *expect // what the target owes for it
+	hidden  bool    // the client has its answer
+	command int     // in commands; -1 for none
 	plan    plan
+	relies  *reliance // of its command, prepared only or not
 	made    *statement
 	portal  *portal
 	name    string // of Close
@@ -92,7 +97,7 @@ func (f *front) extended(ctx context.Context, tag byte, msg []byte) error {
 	if f.seg.skipping {
 		return nil
 	}
-	it := &item{tag: tag, msg: msg, command: -1}
+	it := &item{tag: tag, msg: msg, orig: msg, hidden: f.hide, command: -1}
 	c := cursor{b: msg[header:]}
 	switch tag {
 	case 'P':
@@ -106,6 +111,11 @@ func (f *front) extended(ctx context.Context, tag byte, msg []byte) error {
 	}
 	if c.end() != nil {
 		return violated("malformed message %q", tag)
+	}
+	if again, err := f.upToDate(ctx, it.relying()); err != nil {
+		return err
+	} else if again && it.command >= 0 {
+		f.anew(it)
 	}
 	if f.seg.count++; f.seg.count > maxSegment {
 		it.fail = &reply{severity: severityError, code: stateBusy, message: "too many messages before Sync", hint: "send Sync more often"}
@@ -121,11 +131,28 @@ func (f *front) extended(ctx context.Context, tag byte, msg []byte) error {
 // askFor adds the item's command to the question.
 func (f *front) askFor(it *item, text string, params []access.Param, prepare bool) {
 	cmd, p := f.command(text, params, prepare)
+	if f.seg.unsure {
+		p.relies = nil // it is not understood, and what changed may be the segment's own doing
+	}
+	it.relies = p.relies
 	it.command = len(f.seg.commands)
 	if !prepare {
 		it.plan = p
 	}
 	f.seg.commands = append(f.seg.commands, cmd)
+}
+
+// relying is what upToDate needs to know of an item.
+func (it *item) relying() plan { return plan{relies: it.relies} }
+
+// anew puts the question about an item as the new snapshot of the catalogue has it.
+func (f *front) anew(it *item) {
+	c := f.seg.commands[it.command]
+	f.seg.commands = f.seg.commands[:it.command]
+	f.askFor(it, c.Text, c.Params, c.Prepare && it.tag == 'P')
+	if it.tag == 'B' {
+		it.portal.plan = it.plan
+	}
 }
 
 func (f *front) parse(it *item, c *cursor) {

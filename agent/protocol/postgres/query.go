@@ -27,6 +27,11 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		return err
 	}
 	cmd, p := f.command(text, nil, false)
+	if again, err := f.upToDate(ctx, p); err != nil {
+		return err
+	} else if again {
+		cmd, p = f.command(text, nil, false)
+	}
 	if f.copying = copyNone; p.copyIn {
 		f.copying = copyRefused
 	}
@@ -45,6 +50,17 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		}
 		return f.deny(refusal(denied))
 	}
+	if p.relies != nil && p.relies.apart {
+		why, err := f.look(ctx, p.relies)
+		if err != nil {
+			unused(permits)
+			return err
+		}
+		if why != "" {
+			unused(permits)
+			return f.elsewhere(ctx, msg, why)
+		}
+	}
 	f.barrier()
 	permit, denied, err := f.use(ctx, permits[0], cmd)
 	if err != nil {
@@ -58,6 +74,7 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		permit.Done(access.Result{Status: access.StatusError, Error: stateDenied})
 		return f.deny(refusal(denied))
 	}
+	g := &guarding{query: msg, retry: !f.again && f.seg.status == statusIdle && !f.seg.sent && !p.copyIn, copying: p.copyIn}
 	if r.beneath {
 		msg = appendQuery(nil, cmd.Masked)
 		f.remember(cmd)
@@ -70,17 +87,55 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	f.forget("")
 	f.drop("")
 	f.after(p)
+	f.isolates(text)
 	if r.counts {
 		return f.counted(ctx, text, r, p)
+	}
+	return f.send(ctx, msg, r, p, g)
+}
+
+// send sends a Query, and before it what makes sure that it means what was decided.
+func (f *front) send(ctx context.Context, msg []byte, r *running, p plan, g *guarding) error {
+	var ahead []byte
+	if p.relies != nil && !p.relies.apart {
+		why, err := f.firm(ctx, p.relies, g, r)
+		if err == errBroken { //nolint:errorlint // it is never wrapped
+			return f.mend(ctx)
+		}
+		if err != nil || why != "" {
+			r.end(access.StatusUnused, "")
+			if err != nil {
+				return err
+			}
+			f.stale = true
+			return f.deny(refusal(definitionsChanged(why, 0)))
+		}
+		if ahead, err = f.ahead(p.relies, g, r); err != nil {
+			r.end(access.StatusLost, "")
+			return err
+		}
 	}
 	if err := f.q.push(&expect{kind: kindQuery, run: r}); err != nil {
 		r.end(access.StatusLost, "")
 		return err
 	}
+	if _, err := f.w.Write(ahead); err != nil {
+		return f.lost(err)
+	}
 	if _, err := f.w.Write(msg); err != nil {
 		return f.lost(err)
 	}
 	return f.flush()
+}
+
+// elsewhere deals with a Query whose meaning has changed before anything of it was sent: it is decided once more.
+func (f *front) elsewhere(ctx context.Context, msg []byte, why string) error {
+	if f.stale = true; f.again || f.seg.sent || f.seg.status != statusIdle {
+		return f.deny(refusal(definitionsChanged(why, 0)))
+	}
+	f.seg.open, f.again = false, true
+	defer func() { f.again = false }()
+	return f.query(ctx, msg)
 }
 
 // permitted is a command on its way, in the one of its texts that its permit wants; what its obligations cannot be kept with is denied.

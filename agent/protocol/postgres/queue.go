@@ -12,6 +12,9 @@ import (
 
 var errOutOfStep = errors.New("target answered out of step")
 
+// errBroken says that the front has something to mend before it goes on.
+var errBroken = errors.New("a guard failed")
+
 // expect is what the target still owes: one entry per message that it answers, in order. The front loop appends, the back
 // loop takes from the head; after append an entry belongs to the back loop until the queue is empty again.
 type expect struct {
@@ -25,6 +28,8 @@ type expect struct {
 	local  []byte     // kindLocal: written to the client when its turn comes
 	rows   *internal  // kindInternal
 	ok     bool       // the target did it
+
+	guarding *guarding // kindGuard, kindLock: what the front does where it fails
 }
 
 type expectKind uint8
@@ -42,6 +47,8 @@ const (
 	kindLocal    // nothing goes to the target
 	kindInternal // the room's own question: ends with ReadyForQuery
 	kindFunction // FunctionCall: ends with ReadyForQuery
+	kindLock     // a text that is parsed for the locks alone
+	kindGuard    // see guard
 )
 
 // running is a permitted command on its way. It belongs to the front loop until it is in the queue, then to the back loop.
@@ -96,10 +103,12 @@ type queue struct {
 	skips   chan struct{} // closed once it does
 	cut     bool          // closed while a command was on its way
 	starts  chan struct{} // closed while the target takes the data of COPY
+	mending *guarding     // a guard failed, and the front must act
+	alarm   chan struct{} // closed then
 }
 
 func newQueue(status byte) *queue {
-	q := &queue{status: status, idle: make(chan struct{}), skips: make(chan struct{}), starts: make(chan struct{})}
+	q := &queue{status: status, idle: make(chan struct{}), skips: make(chan struct{}), starts: make(chan struct{}), alarm: make(chan struct{})}
 	close(q.idle)
 	return q
 }
@@ -178,7 +187,9 @@ func (q *queue) ready(status byte, ready []byte, o *out) error {
 				q.skips = make(chan struct{})
 			}
 			q.status, q.failed = status, false
-			if e.kind != kindInternal {
+			if q.mending != nil {
+				close(q.alarm)
+			} else if e.kind != kindInternal && !e.hidden {
 				if err := o.put(ready); err != nil {
 					return err
 				}
@@ -195,6 +206,46 @@ func (q *queue) ready(status byte, ready []byte, o *out) error {
 		q.entries = q.entries[:copy(q.entries, q.entries[1:])]
 	}
 	return errOutOfStep
+}
+
+// abandon takes what belongs to a Query that the target has skipped because of what went before it. No ReadyForQuery comes for it: the front
+// has to ask for one.
+func (q *queue) abandon(g *guarding) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.entries {
+		e.run.end(access.StatusUnused, "")
+	}
+	q.entries = nil
+	q.mending = g
+	close(q.alarm)
+	close(q.idle)
+}
+
+// once notes that the segment is to be sent once more when its ReadyForQuery has come, which the client does not see.
+func (q *queue) once(g *guarding) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mending = g
+}
+
+// broken takes what there is to mend.
+func (q *queue) broken() *guarding {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	g := q.mending
+	if g == nil || !closed(q.alarm) {
+		return nil
+	}
+	q.mending, q.alarm = nil, make(chan struct{})
+	return g
+}
+
+// alarmed is closed while there is something to mend.
+func (q *queue) alarmed() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.alarm
 }
 
 // fail notes that the target skips to Sync.
@@ -306,6 +357,9 @@ func (q *queue) wait(ctx context.Context, in *inbox, grace time.Duration, skips,
 	var late <-chan time.Time
 	for {
 		idle, empty, status, err := q.state()
+		if alarm := q.alarmed(); err == nil && closed(alarm) {
+			return status, true, errBroken
+		}
 		if err != nil || empty {
 			return status, closed(skips), err
 		}

@@ -17,6 +17,9 @@ func (b *back) rows(ctx context.Context, size int) error {
 			return err
 		}
 		return internalRow(e.rows, msg[header:])
+	case e.kind == kindGuard:
+		_, err := b.tap.message(b.bounded(size))
+		return err
 	case e.kind == kindQuery && e.reply == nil:
 		if b.mask == nil {
 			return fmt.Errorf("%w: a row before its description", errOutOfStep)

@@ -76,6 +76,10 @@ type plan struct {
 	counted bool
 	// copyIn and copyOut: the target will answer with CopyInResponse or CopyOutResponse.
 	copyIn, copyOut bool
+	// unguards says that code which the client wrote may have done away with the room's own prepared statements.
+	unguards bool
+	// relies is what the facts rest on that others may change; nil for nothing.
+	relies *reliance
 	// listens: what other sessions send (NOTIFY) may come from now on. Without it the room drops all of it.
 	listens bool
 }

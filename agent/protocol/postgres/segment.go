@@ -25,12 +25,20 @@ func (f *front) decide(ctx context.Context) error {
 			return err
 		}
 	}
+	retry := f.retriable(items)
 	if late, err := f.current(ctx, cmds); err != nil || late != nil {
 		unused(permits)
 		if err != nil {
 			return err
 		}
 		permits, denied = nil, late
+	}
+	if index, err := f.lookFirst(ctx, items); err != nil || index != nil {
+		unused(permits)
+		if err != nil {
+			return err
+		}
+		permits, denied = nil, index
 	}
 	f.barrier()
 	spent := 0
@@ -84,6 +92,13 @@ func (f *front) decide(ctx context.Context) error {
 			unused(permits[spent:])
 			return err
 		}
+		if rep, err := f.certain(ctx, it, items, retry); err != nil || rep != nil {
+			unused(permits[spent:])
+			if err != nil {
+				return err
+			}
+			return f.poisoned(rep)
+		}
 		if it.tag != 'E' {
 			continue
 		}
@@ -98,10 +113,82 @@ func (f *front) decide(ctx context.Context) error {
 	return nil
 }
 
+// retriable says that what items do may be done anew where the guard of their only command fails.
+func (f *front) retriable(items []*item) bool {
+	binds := 0
+	for _, it := range items {
+		if it.tag == 'B' {
+			binds++
+		}
+		if it.plan.copyIn || it.fail != nil {
+			return false
+		}
+	}
+	return binds == 1 && f.seg.whole && f.seg.status == statusIdle && !f.again
+}
+
+// lookFirst asks about commands that must not share a transaction with the room's question, where nothing of the segment was sent.
+func (f *front) lookFirst(ctx context.Context, items []*item) (*access.Denied, error) {
+	for _, it := range items {
+		if it.tag != 'B' || it.plan.relies == nil || !it.plan.relies.apart || f.seg.sent || f.seg.status == statusError {
+			continue
+		}
+		why, err := f.look(ctx, it.plan.relies)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			f.stale = true
+			return definitionsChanged(why, it.command), nil
+		}
+	}
+	return nil, nil
+}
+
+// certain follows a Bind, which has locked what the command names, with the question whether it means what was decided.
+func (f *front) certain(ctx context.Context, it *item, items []*item, retry bool) (*reply, error) {
+	r := it.plan.relies
+	if it.tag != 'B' || r == nil || r.apart {
+		return nil, nil
+	}
+	if f.frozen {
+		if _, err := f.w.Write(appendBare(nil, 'H')); err != nil {
+			return nil, f.lost(err)
+		}
+		if err := f.flush(); err != nil {
+			return nil, err
+		}
+		if skipping, err := f.q.answered(ctx, f.in, goneGrace); err != nil || skipping {
+			return nil, err
+		}
+		why, err := f.lookOutside(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			f.stale = true
+			return refusal(definitionsChanged(why, it.command)), nil
+		}
+	}
+	g := &guarding{retry: retry}
+	if retry {
+		g.items = items
+	}
+	msg, err := f.guard(nil, r, own, g, it.portal.run)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.w.Write(msg); err != nil {
+		return nil, f.lost(err)
+	}
+	return nil, nil
+}
+
 // forward sends one message on, and says what is owed for it.
 func (f *front) forward(it *item, r *running) error {
 	f.seg.sent = true
-	e := &expect{run: r}
+	e := &expect{run: r, hidden: it.hidden}
+	it.owed = e
 	switch it.tag {
 	case 'P':
 		e.kind, e.made = kindParse, it.made
@@ -132,6 +219,7 @@ func (f *front) forward(it *item, r *running) error {
 			return err
 		}
 		f.after(it.plan)
+		f.isolates(it.portal.statement.text)
 		if it.plan.copyIn {
 			f.copying = copySent
 		}
@@ -225,6 +313,7 @@ func (f *front) sync(ctx context.Context) error {
 	if err := f.begin(ctx); err != nil {
 		return err
 	}
+	f.seg.whole = !f.seg.sent
 	if err := f.decide(ctx); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type Room struct {
 	certificate func() (*certificate, error)
 	shared      *snapshots
 	ration      *ration
+	watch       *sentinels
+	definitions atomic.Uint64 // counts what sessions of this room did to definitions
 	mu          sync.Mutex
 	live        map[uint32][]*link // by the process id that the client was told
 }
@@ -60,7 +62,7 @@ func New(c Config) *Room {
 	if c.Memory == 0 {
 		c.Memory = memory
 	}
-	r := &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), ration: newRation(c.Memory),
+	r := &Room{fresh: c.Fresh, targets: c.Targets, certificate: sync.OnceValues(newCertificate), shared: newSnapshots(), ration: newRation(c.Memory), watch: newSentinels(),
 		live: make(map[uint32][]*link)}
 	if len(c.Parser) > 0 {
 		r.parser = newParsers(c.Parser, parserProcesses)
@@ -97,8 +99,10 @@ type link struct {
 	askMu  sync.Mutex
 	abort  context.CancelCauseFunc // of the question that is open
 
-	listening atomic.Bool // the client may hear notifications
-	loose     atomic.Bool // standard_conforming_strings may be off: see session
+	listening  atomic.Bool // the client may hear notifications
+	loose      atomic.Bool // standard_conforming_strings may be off: see session
+	defines    atomic.Bool // a definition may have been changed: told to other sessions when the transaction is over
+	tellOthers func()
 
 	wg sync.WaitGroup
 }
@@ -174,6 +178,7 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Now()) })
 	defer stop()
 	l.q = newQueue(status)
+	l.tellOthers = func() { r.definitions.Add(1) }
 	b := &back{l: l, q: l.q, out: l.out}
 	b.tap = newTap(l.conn, l.out.flush)
 	b.tap.done = ctx.Done()
@@ -187,7 +192,8 @@ func (r *Room) serve(ctx context.Context, cancel context.CancelCauseFunc, l *lin
 	})
 	f := newFront(l, r.ration)
 	defer f.free()
-	f.fresh, f.shared, f.parser = r.fresh, r.shared, r.parser
+	f.fresh, f.shared, f.parser, f.sentinels, f.definitions = r.fresh, r.shared, r.parser, r.watch, &r.definitions
+	defer f.dismiss()
 	if err := f.open(ctx, start); err != nil {
 		return err
 	}

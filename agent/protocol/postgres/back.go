@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -109,6 +110,9 @@ func (b *back) answer(e *expect, tag byte, msg []byte) error {
 		if err != nil {
 			return err
 		}
+		if p := e.portal; p.described && !slices.EqualFunc(p.fields, fields, func(x, y field) bool { return x.origin == y.origin && x.typ == y.typ }) {
+			return fmt.Errorf("%w: a portal that is described in two ways", errOutOfStep)
+		}
 		e.portal.fields, e.portal.described = fields, true
 		return b.pass(e, msg)
 	case e.kind == kindDescribePortal && tag == 'n':
@@ -140,6 +144,9 @@ func (b *back) answerQuery(e *expect, tag byte, msg []byte) error {
 		}
 		return b.put(e, msg)
 	case 'T':
+		if b.mask != nil || e.run.alone && e.run.tag != "" {
+			return fmt.Errorf("%w: a description in the middle of rows, or a result more than was asked for", errOutOfStep)
+		}
 		fields, err := fieldsOfRow(msg[header:])
 		if err != nil {
 			return err

@@ -255,7 +255,10 @@ func (f *front) look(ctx context.Context, r *reliance) (why string, err error) {
 	if _, err := f.q.settled(ctx, f.in, goneGrace); err != nil {
 		return "", err
 	}
-	return changed(e.rows.rows, e.rows.err)
+	if e.rows.err != nil {
+		return "definition", nil // no answer is no certainty
+	}
+	return changed(e.rows.rows, nil)
 }
 
 // changed reads what look told.

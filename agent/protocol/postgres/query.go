@@ -50,6 +50,9 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		}
 		return f.deny(refusal(denied))
 	}
+	if f.seg.status == statusError {
+		p.relies = nil // the target runs nothing but what ends the transaction, and answers no question
+	}
 	if p.relies != nil && p.relies.apart {
 		why, err := f.look(ctx, p.relies)
 		if err != nil {

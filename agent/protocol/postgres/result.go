@@ -125,6 +125,30 @@ func maskingOf(fields []field, cat classifier, r rule) (*masking, error) {
 	return m, nil
 }
 
+// untold names a column that a command gives out as it is, and has to be masked, and that the target's description has nowhere: a field's
+// origin is the target's word, and one that hides it must not pass for an expression.
+func untold(fields []field, cat *catalogue, r *running) string {
+	if !r.alone || r.beneath || r.plan || cat == nil {
+		return ""
+	}
+	for _, u := range r.classes {
+		if u.Derived || u.On == "result" || !r.permit.Masks(u.Class) {
+			continue
+		}
+		if !slices.ContainsFunc(fields, func(f field) bool {
+			rel := cat.byOID[f.origin.table]
+			if rel == nil {
+				return false
+			}
+			c := rel.columnNum(f.origin.column)
+			return c != nil && rel.display()+"."+plainPart(c.name) == u.On
+		}) {
+			return u.On
+		}
+	}
+	return ""
+}
+
 // lookOf says how values of a type are looked into. Of dates, floats, booleans and the like nothing can be found; of bytea nothing is
 // sought, because it is no text.
 func lookOf(f field) look {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -119,6 +120,9 @@ func (b *back) one(ctx context.Context, r *running, m *masking, size int) error 
 			return err
 		}
 		msg, size = b.tmp, len(b.tmp)
+	}
+	if b.l.guarded() && (size < header+2 || int(binary.BigEndian.Uint16(msg[header:])) != m.fields) {
+		return fmt.Errorf("%w: a row that is not as described", errOutOfStep)
 	}
 	if len(m.columns) == 0 {
 		r.bytes += int64(size)

@@ -148,7 +148,7 @@ func (f *front) lookFirst(ctx context.Context, items []*item) (*access.Denied, e
 // certain follows a Bind, which has locked what the command names, with the question whether it means what was decided.
 func (f *front) certain(ctx context.Context, it *item, items []*item, retry bool) (*reply, error) {
 	r := it.plan.relies
-	if it.tag != 'B' || r == nil || r.apart {
+	if it.tag != 'B' || r == nil || r.apart || f.seg.status == statusError {
 		return nil, nil
 	}
 	if f.frozen {

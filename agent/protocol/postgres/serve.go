@@ -114,6 +114,9 @@ func (l *link) masking(fields []field, r *running) (*masking, error) {
 	if !l.guarded() {
 		return &masking{fields: len(fields)}, nil
 	}
+	if what := untold(fields, l.cat, r); what != "" {
+		return nil, fmt.Errorf("%w: no field of the result is said to be %s, which the command asks for", errOutOfStep, what)
+	}
 	m, err := maskingOf(fields, l.cat, rule{declared: r.classes, masks: r.permit.Masks, classes: l.s.Classes, made: &l.maskers})
 	if err != nil {
 		return nil, &access.Denied{Code: access.CodeNotMaskable, Rule: "postgres.catalogue", Command: r.permit.Command(), Retryable: true,

@@ -24,9 +24,18 @@
 // server; the text behind EXECUTE and FETCH is asked of the server. Bodies in SQL are looked into, other languages are opaque. The grammar,
 // which is C, runs in processes of its own (Config.Parser).
 //
+// Definitions: names are resolved in a snapshot of the catalogue. Before a command runs, a question in its own transaction, behind the locks that
+// Bind or a Parse of the text has taken, makes sure that what its facts rest on is as it was; where another session changed it, the target skips
+// the command, and it is decided anew, once, outside a transaction, or refused by postgres.definitions-changed. In REPEATABLE READ and SERIALIZABLE
+// a second connection of the room's answers, because the transaction itself cannot see the change. A target that logs every statement logs the
+// questions too. Where a result's fields come from is the target's word: a description that leaves out a masked column which the command gives
+// out as it is ends the session.
+//
 // Known limits: a command may hold 20 MiB, its text and parameters together, and a text 600,000 tokens; the large ones of all sessions
-// share memory (Config.Memory), and are analysed one at a time. Names are resolved in a snapshot of the catalogue, taken at the start, after the session's own DDL, and within seconds after
-// anybody else's (at once, where a decision took longer than that), but not inside a transaction: what somebody else changes in those
-// seconds is seen by the masks, which go by the origin of each field, and not by the decision; rows of a table that is not in it end the session. A FunctionCall message between Parse and Sync
+// share memory (Config.Memory), and are analysed one at a time. Functions are not locked by anything, and one may change between the room's question and its call; what a trigger or a
+// key's action does to other tables is locked when it happens. Statements that must stand alone (most definitions, CALL, a message that begins a
+// transaction and goes on) are asked about before they go, without locks; what follows a COMMIT or ROLLBACK in the same message rests on the
+// question before it, and behind the ROLLBACK of a failed transaction on none. Of more than 128 relations the rest is seen by the look at the whole
+// catalogue (Config.Fresh), as event triggers and publications are. Rows of a table that is not in the snapshot end the session. A FunctionCall message between Parse and Sync
 // ends it too. While a command is held the room reads at most 64 kB ahead. A row over 2 MB is masked with stars of the value's own length, which tells that length.
 package postgres

@@ -27,8 +27,9 @@ const (
 
 // Config of the room. The zero Config is good.
 type Config struct {
-	// Fresh is how long a session relies on its snapshot of the catalogue without asking whether somebody changed a definition. Zero
-	// means 5 s: short against what a person does after a change, long against the milliseconds that the question takes.
+	// Fresh is how long a session relies on its snapshot of the whole catalogue without asking whether somebody changed a definition; what a
+	// command rests on is asked with each. Zero means 5 s: short against what a person does after a change, long against the milliseconds
+	// that the question takes.
 	Fresh time.Duration
 	// Targets are settings of targets by name; those of the others are zero.
 	Targets map[access.TargetName]Settings

@@ -179,8 +179,11 @@ func (f *front) upToDate(ctx context.Context, p plan) (again bool, err error) {
 	}
 	if f.isolationUnknown {
 		rows, err := f.ask(ctx, "SELECT pg_catalog.current_setting('transaction_isolation')")
-		if err != nil || len(rows) != 1 {
-			return false, fmt.Errorf("read isolation: %w", orElse2(err))
+		if err == nil && (len(rows) != 1 || len(rows[0]) != 1) {
+			err = errMalformed
+		}
+		if err != nil {
+			return false, fmt.Errorf("read isolation: %w", err)
 		}
 		f.isolated(rows[0][0])
 	}
@@ -197,13 +200,6 @@ func (f *front) upToDate(ctx context.Context, p plan) (again bool, err error) {
 
 func (f *front) isolated(level string) {
 	f.frozen, f.isolationUnknown = level != committed && level != "read uncommitted", false
-}
-
-func orElse2(err error) error {
-	if err == nil {
-		return errMalformed
-	}
-	return err
 }
 
 // isolates notes that a text may say how transactions are isolated: it is asked before the next command that rests on something.

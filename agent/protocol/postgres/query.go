@@ -53,7 +53,7 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	if f.seg.status == statusError {
 		p.relies = nil // the target runs nothing but what ends the transaction, and answers no question
 	}
-	if p.relies != nil && p.relies.apart {
+	if p.relies != nil && p.relies.apart && !f.seg.sent {
 		why, err := f.look(ctx, p.relies)
 		if err != nil {
 			unused(permits)
@@ -64,8 +64,13 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 			return f.elsewhere(ctx, msg, why)
 		}
 	}
+	return f.permitted(ctx, msg, text, cmd, p, permits[0])
+}
+
+// permitted runs a Query that was permitted.
+func (f *front) permitted(ctx context.Context, msg []byte, text string, cmd access.Command, p plan, leave *gate.Permit) error {
 	f.barrier()
-	permit, denied, err := f.use(ctx, permits[0], cmd)
+	permit, denied, err := f.use(ctx, leave, cmd)
 	if err != nil {
 		return err
 	}

@@ -64,9 +64,11 @@ func (b *bench) system(ctx context.Context, agent, policyDir string) (lane, erro
 		}
 	}
 	b.close = append(b.close, w.system.stop)
+	began := time.Now()
 	if err := w.start(ctx); err != nil {
 		return lane{}, err
 	}
+	b.ready = time.Since(began)
 	if err := w.loginByToken(ctx, "alice", "engineers"); err != nil {
 		return lane{}, err
 	}

@@ -196,6 +196,7 @@ func memories(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
+	b.p("| (`sallyport dev` ready, agent enrolled and connected: %d ms) | – |", b.ready.Milliseconds())
 	at := func(l lane) (usage, error) { return memoryOf(l.processes[len(l.processes)-1].pid) }
 	m, err := at(idle)
 	if err != nil {

@@ -30,24 +30,24 @@ WHEN b.typtype <> 'd' AND b.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','p','v','m','f','S') ORDER BY a.attrelid, a.attnum`
-	// Any change of a definition writes a row anew, and so moves the sum or the count: by the transaction's number, within one by the command's. Other sessions' temporary tables, which come and go all
+	// Any change of a definition writes a row anew, and so moves the sum or the count: by the transaction's number, within one by the command's, which weighs less than one of the former. Other sessions' temporary tables, which come and go all
 	// the time, are not in the snapshot.
 	sqlMark = `WITH others AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_class WHERE relpersistence = 't' AND relnamespace <> pg_catalog.pg_my_temp_schema())
-SELECT 'c', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_class WHERE oid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'a', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_attribute WHERE attrelid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'd', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_attrdef WHERE adrelid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'r', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_rewrite WHERE ev_class NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'p', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_proc
-UNION ALL SELECT 't', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_trigger WHERE tgrelid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_constraint WHERE conrelid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_inherits WHERE inhrelid NOT IN (SELECT oid FROM others)
-UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_operator
-UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_cast
-UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
-UNION ALL SELECT 'y', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_policy
-UNION ALL SELECT 'e', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_event_trigger
-UNION ALL SELECT 'q', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_statistic_ext
-UNION ALL SELECT 'b', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint + cmin::text::bigint), 0) FROM pg_catalog.pg_publication_rel
+SELECT 'c', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_class WHERE oid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'a', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_attribute WHERE attrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'd', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_attrdef WHERE adrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'r', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_rewrite WHERE ev_class NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'p', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_proc
+UNION ALL SELECT 't', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_trigger WHERE tgrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'f', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_constraint WHERE conrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'i', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_inherits WHERE inhrelid NOT IN (SELECT oid FROM others)
+UNION ALL SELECT 'o', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_operator
+UNION ALL SELECT 'x', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_cast
+UNION ALL SELECT 'n', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+UNION ALL SELECT 'y', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_policy
+UNION ALL SELECT 'e', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_event_trigger
+UNION ALL SELECT 'q', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_statistic_ext
+UNION ALL SELECT 'b', pg_catalog.count(*), coalesce(pg_catalog.sum(xmin::text::bigint * 1000003 + cmin::text::bigint), 0) FROM pg_catalog.pg_publication_rel
 UNION ALL SELECT 's', 0, pg_catalog.pg_my_temp_schema()::bigint`
 	sqlIndexes = `SELECT i.indrelid, CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, c.relname, i.indkey::text
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

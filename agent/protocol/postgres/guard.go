@@ -252,7 +252,7 @@ func (f *front) look(ctx context.Context, r *reliance) (why string, err error) {
 		return "", err
 	}
 	if e.rows.err != nil {
-		return "definition", nil // no answer is no certainty
+		return "definition", nil //nolint:nilerr // no answer is no certainty: the command is refused
 	}
 	return changed(e.rows.rows, nil)
 }

@@ -20,7 +20,6 @@ type change struct {
 	name          string
 	before, after string // SQL past the gate
 	run           string
-	again         bool // its guard is only there for writes
 }
 
 const staleReset = `drop schema if exists stale cascade; create schema stale; drop operator if exists public.<<<(text, text);

@@ -108,6 +108,14 @@ func systemColumn(name string) bool {
 	return false
 }
 
+// hidden notes a use of one of those: by where its rows lie a table is read, too.
+func (a *analysis) hidden(e *entry, name string) {
+	if !e.quiet {
+		a.reach(access.Read, e.rel, e.down, false)
+	}
+	a.hiddenColumn(e.rel, name)
+}
+
 // mark notes that column i of e takes part. plain is honoured only where the column comes straight from a relation.
 func (a *analysis) mark(e *entry, i int, how string, plain bool) {
 	switch {
@@ -202,7 +210,7 @@ func (a *analysis) member(e *entry, name string, p place, plain bool) {
 		}
 	}
 	if !found && e.rel != nil && systemColumn(name) {
-		a.hiddenColumn(e.rel, name)
+		a.hidden(e, name)
 		return
 	}
 	if found {
@@ -242,7 +250,7 @@ func (a *analysis) bare(name string, p place, plain bool) {
 			}
 			if hits == 0 && e.rel != nil && systemColumn(name) {
 				firm = true
-				a.hiddenColumn(e.rel, name)
+				a.hidden(e, name)
 			}
 		}
 		if firm {

@@ -25,29 +25,29 @@ const (
 )
 
 // Of the parameters, $1 is the server's snapshot that the room's is good for, $2 the isolation that the room takes for granted (” for none),
-// $3 the names of relations and $4 what they meant, $5 the relations, $6 whether rows change, $7 the names of functions, $8 to $10 the stamps.
+// $3 the names of relations and $4 what they meant, $5 the relations, $6 a number above which every process is where rows change, and none otherwise, $7 the names of functions, $8 to $10 the stamps.
 const (
 	guardCase = `CASE WHEN $2 <> '' AND pg_catalog.current_setting('transaction_isolation') <> $2 AND pg_catalog.current_setting('transaction_isolation') <> 'read uncommitted' THEN '` + own + `-isolation'
 WHEN %s <> $4 THEN '` + own + `-name'
 WHEN pg_catalog.pg_current_snapshot()::text = $1 THEN '0'
-WHEN (SELECT coalesce(pg_catalog.sum(s.read + CASE WHEN $6 THEN s.write ELSE 0 END), 0) FROM pg_catalog.unnest($5) o,
-LATERAL (SELECT ` + stampRead + ` AS read, ` + stampWrite + ` AS write FROM pg_catalog.pg_class c WHERE c.oid = o LIMIT 1) s) <> $8 THEN '` + own + `-relation'
-WHEN (SELECT coalesce(pg_catalog.sum(s.stamp), 0) FROM pg_catalog.unnest($7) n,
-LATERAL (SELECT ` + stampRow + ` AS stamp FROM pg_catalog.pg_proc x WHERE x.proname = n) s) <> $9 THEN '` + own + `-function'
+WHEN (SELECT coalesce(pg_catalog.sum(s.read + CASE WHEN pg_catalog.pg_backend_pid() > $6 THEN s.write ELSE 0 END), 0) FROM (SELECT ($5)[i] AS o FROM pg_catalog.generate_subscripts($5, 1) i LIMIT 128) u,
+LATERAL (SELECT ` + stampRead + ` AS read, ` + stampWrite + ` AS write FROM pg_catalog.pg_class c WHERE c.oid = u.o LIMIT 1) s) <> $8 THEN '` + own + `-relation'
+WHEN (SELECT coalesce(pg_catalog.sum(s.stamp), 0) FROM (SELECT ($7)[i] AS n FROM pg_catalog.generate_subscripts($7, 1) i LIMIT 128) u,
+LATERAL (SELECT ` + stampRow + ` AS stamp FROM pg_catalog.pg_proc x WHERE x.proname = u.n) s) <> $9 THEN '` + own + `-function'
 WHEN ` + stampOwn + ` <> $10 THEN '` + own + `-operator'
 ELSE '0' END`
 	lookNames = `(SELECT coalesce(pg_catalog.array_agg(pg_catalog.to_regclass(n)::pg_catalog.oid), '{}') FROM pg_catalog.unnest($3) n)`
 )
 
 // The server makes a plan for each of the first five runs of a statement, and one for all further ones only where it takes that for cheaper than
-// planning: what is in FROM here costs nothing, and makes planning look dear.
+// planning: what is in FROM here costs nothing, and makes planning look dear. For the same reason the elements of $5 and $7 (at most maxRelied) are counted in a way that it cannot guess from them, and $6 is compared with what only a run knows.
 var (
 	planOnce = " FROM (SELECT) d" + dummies(60)
 	sqlGuard = exact("SELECT (" + fmt.Sprintf(guardCase, "$3::pg_catalog.oid[]") + ")::int" + planOnce)
 	sqlLook  = exact("SELECT " + fmt.Sprintf(guardCase, lookNames))
 
-	guardTypes = []uint32{25, 25, 2210, 1028, 1028, 16, 1003, 20, 20, 20}
-	lookTypes  = []uint32{25, 25, 1009, 1028, 1028, 16, 1003, 20, 20, 20}
+	guardTypes = []uint32{25, 25, 2210, 1028, 1028, 23, 1003, 20, 20, 20}
+	lookTypes  = []uint32{25, 25, 1009, 1028, 1028, 23, 1003, 20, 20, 20}
 )
 
 // exact names the server's own operators and types: the search path is the client's, and may lead to others.
@@ -73,7 +73,11 @@ const committed = "read committed"
 
 // parameters are those of guard and look, as text.
 func (r *reliance) parameters(snapshot, isolation string, writes bool) [10]string {
-	return [10]string{snapshot, isolation, arrayOf(r.names), numbersOf(r.means), numbersOf(r.relations), strconv.FormatBool(writes),
+	above := "2147483647"
+	if writes {
+		above = "0"
+	}
+	return [10]string{snapshot, isolation, arrayOf(r.names), numbersOf(r.means), numbersOf(r.relations), above,
 		arrayOf(r.functions), strconv.FormatInt(r.relation, 10), strconv.FormatInt(r.function, 10), strconv.FormatInt(r.own, 10)}
 }
 

@@ -103,7 +103,11 @@ func (a *analysis) meant(rv *pg.RangeVar, r *relation) {
 }
 
 // looked notes that a function's name was looked up.
-func (a *analysis) looked(name string) { a.relied.functions = appendNew(a.relied.functions, name) }
+func (a *analysis) looked(name string) {
+	if len(a.relied.functions) < maxRelied {
+		a.relied.functions = appendNew(a.relied.functions, name)
+	}
+}
 
 // reservedName refuses names of the room's own statements, which others must neither make nor do away with.
 func (a *analysis) reservedName(name string) {

@@ -14,11 +14,14 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/internal/access"
 )
 
 var errTarget = errors.New("connection to the target lost")
@@ -67,6 +70,9 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 		return 0, fmt.Errorf("login: the target does not report what the room pins")
 	}
 	l.role = h.ParameterStatuses["session_authorization"]
+	if cancelShort+len(h.SecretKey) > cancelLong {
+		return 0, fmt.Errorf("login: a cancel key of %d bytes", len(h.SecretKey))
+	}
 	l.key.pid, l.key.secret = h.PID, h.SecretKey
 	l.pid = h.PID
 	l.ours = make([]byte, 4)
@@ -85,6 +91,9 @@ func (l *link) loginFailed(ctx context.Context, st *startup, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		return cause
 	}
+	if known := (*startError)(nil); errors.As(err, &known) {
+		return known
+	}
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
 		switch pgErr.Code {
 		case "3D000":
@@ -95,6 +104,9 @@ func (l *link) loginFailed(ctx context.Context, st *startup, err error) error {
 			return refuseStart(pgErr.Code, "connect without it", "the target does not take a startup parameter's value")
 		}
 		return refuseStart(stateNoAuth, "the agent's log has the reason", "the gate could not log in to target %q", l.s.Target)
+	}
+	if remote := (*net.OpError)(nil); errors.As(err, &remote) && remote.Op == "remote error" { // TLS 1.3 is through before the target has seen a certificate
+		return refuseTarget(stateUnreachable, l.s.Target, reasonEnded)
 	}
 	return refuseStart(stateUnreachable, "the agent's log has the reason", "the gate cannot reach target %q", l.s.Target)
 }
@@ -109,26 +121,29 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	secured, negotiation, certMode := tlsConfig != nil, "postgres", "disable"
+	secured := tlsConfig != nil
 	if secured && l.set.DirectTLS {
-		negotiation, tlsConfig.NextProtos = "direct", []string{alpn}
+		tlsConfig.NextProtos = []string{alpn}
 	}
 	if secured && l.set.CertFile != "" {
 		shown, err := tls.LoadX509KeyPair(l.set.CertFile, l.set.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate: %w", err)
 		}
-		certMode, tlsConfig.Certificates = "allow", []tls.Certificate{shown}
+		tlsConfig.Certificates = []tls.Certificate{shown}
 	}
 	cfg.User, cfg.Password, cfg.Database = l.s.Login.User, l.s.Login.Password.Reveal(), st.database
-	cfg.TLSConfig, cfg.Fallbacks, cfg.SSLNegotiation, cfg.SSLCertMode = tlsConfig, nil, negotiation, certMode
+	cfg.TLSConfig, cfg.Fallbacks = nil, nil // DialFunc secures the connection, as it does that of a cancel
 	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = attributes[l.set.Attributes], nil, nil, nil
 	cfg.KerberosSpn, cfg.KerberosSrvName = "", ""
 	cfg.MinProtocolVersion, cfg.MaxProtocolVersion = "3.0", orDefault(l.set.Protocol, "3.0")
-	cfg.ChannelBinding, cfg.RequireAuth = orDefault(l.set.ChannelBinding, "prefer"), l.set.auth(secured)
+	cfg.ChannelBinding, cfg.RequireAuth = orDefault(l.set.ChannelBinding, "prefer"), strings.Join(l.set.auth(secured), ",")
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(&challenges{r: r, target: l.s.Target, allowed: l.set.auth(secured), bound: cfg.ChannelBinding == "require"}, w)
+	}
 	cfg.MaxProtocolMessageBodyLen = maxHeld
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
-	dials := l.hosts(cfg)
+	dials := l.hosts(cfg, tlsConfig)
 	cfg.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
 		to := dials[addr]
 		if to.dial == nil {
@@ -142,7 +157,11 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 			return nil, errors.Join(errors.New("TLS mode disable is for loopback and unix sockets only"), c.Close())
 		}
 		l.key = targetKey{tls: to.tls, direct: l.set.DirectTLS, dial: to.dial} // of the last one dialled: the one that the login ends on
-		return c, nil
+		through, err := l.key.secure(ctx, c)
+		if err != nil {
+			return nil, errors.Join(unproven(l.s.Target, err), c.Close())
+		}
+		return through, nil
 	}
 	cfg.RuntimeParams = map[string]string{"client_encoding": orDefault(st.encoding, "UTF8"), "standard_conforming_strings": "on"}
 	for name, value := range st.settings {
@@ -155,16 +174,16 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 }
 
 // hosts gives the target's own address and the further ones names that pgconn can tell apart, and says how each is reached.
-func (l *link) hosts(cfg *pgconn.Config) map[string]targetKey {
-	dials := map[string]targetKey{"target:5432": {tls: cfg.TLSConfig, dial: l.s.Dial}}
+func (l *link) hosts(cfg *pgconn.Config, first *tls.Config) map[string]targetKey {
+	dials := map[string]targetKey{"target:5432": {tls: first, dial: l.s.Dial}}
 	for i, h := range l.set.Hosts {
 		name := "target" + strconv.Itoa(i+1)
 		var secured *tls.Config
-		if cfg.TLSConfig != nil {
-			secured = cfg.TLSConfig.Clone()
+		if first != nil {
+			secured = first.Clone()
 			secured.ServerName = h.ServerName
 		}
-		cfg.Fallbacks = append(cfg.Fallbacks, &pgconn.FallbackConfig{Host: name, Port: 5432, TLSConfig: secured})
+		cfg.Fallbacks = append(cfg.Fallbacks, &pgconn.FallbackConfig{Host: name, Port: 5432})
 		dials[name+":5432"] = targetKey{tls: secured, dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{Timeout: hostWait}).DialContext(ctx, "tcp", h.Address)
 		}}
@@ -222,22 +241,45 @@ func tlsOf(t protocol.Peer) (*tls.Config, error) {
 func pinned(pin []byte) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {
-			return errors.New("target sent no certificate")
+			return errPin
 		}
 		sum := sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo)
 		if subtle.ConstantTimeCompare(sum[:], pin) != 1 {
-			return errors.New("target's key is not the pinned one")
+			return errPin
 		}
 		return nil
 	}
 }
 
-// secure starts TLS on a new connection to the target, where the session has it: as libpq does, so that the key of a cancel
-// request is not sent in the clear.
+var (
+	errPin   = errors.New("target's key is not the pinned one")
+	errNoTLS = errors.New("target refuses TLS")
+)
+
+const reasonEnded = "it ended TLS: it may not take the certificate that the agent shows, or not begin in this way"
+
+// unproven tells the client in what way TLS with the target failed, and the log why.
+func unproven(target access.TargetName, err error) error {
+	reason := "TLS with it failed"
+	switch wrong, remote := (*tls.CertificateVerificationError)(nil), (*net.OpError)(nil); {
+	case errors.Is(err, errNoTLS):
+		reason = "it refuses TLS, which the agent's configuration demands"
+	case errors.Is(err, errPin), errors.As(err, &wrong):
+		reason = "it did not prove to be what the agent's configuration names"
+	case errors.As(err, &remote) && remote.Op == "remote error":
+		reason = reasonEnded
+	}
+	return fmt.Errorf("%w: %w", refuseTarget(stateUnreachable, target, "%s", reason), err)
+}
+
+// secure starts TLS on a new connection to the target, where the session has it: for a login, and as libpq does for a cancel request, so
+// that its key is not sent in the clear.
 func (k *targetKey) secure(ctx context.Context, c net.Conn) (net.Conn, error) {
 	if k.tls == nil {
 		return c, nil
 	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
+	defer stop()
 	if k.direct {
 		secured := tls.Client(c, k.tls)
 		return secured, secured.HandshakeContext(ctx)
@@ -253,7 +295,7 @@ func (k *targetKey) secure(ctx context.Context, c net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	if answer[0] != 'S' {
-		return nil, errors.New("target refuses TLS")
+		return nil, errNoTLS
 	}
 	secured := tls.Client(c, k.tls)
 	return secured, secured.HandshakeContext(ctx)

@@ -3,7 +3,6 @@ package postgres
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -83,14 +82,14 @@ func (s *Settings) Check(secured bool) error {
 	return nil
 }
 
-func (s *Settings) auth(secured bool) string {
+func (s *Settings) auth(secured bool) []string {
 	switch {
 	case len(s.Auth) > 0:
-		return strings.Join(s.Auth, ",")
+		return s.Auth
 	case secured:
-		return "scram-sha-256,password,none"
+		return []string{"scram-sha-256", "password", "none"}
 	}
-	return "scram-sha-256,none"
+	return []string{"scram-sha-256", "none"}
 }
 
 func orDefault[T comparable](v, otherwise T) T {

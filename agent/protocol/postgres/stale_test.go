@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,7 +126,7 @@ func TestChangedBetweenDecisionAndRun(t *testing.T) {
 			}
 			for _, begin := range []string{"", "begin", "begin isolation level repeatable read", "begin; set transaction isolation level serializable"} {
 				// A statement that was prepared in a transaction has locked what it names already.
-				if begin != "" && mode == "cache_statement" || i > 0 && strings.Contains(begin, "serializable") || begin != "" && mode == "exec" && i > 3 {
+				if begin != "" && mode == "cache_statement" || i > 0 && strings.Contains(begin, "serializable") || begin != "" && mode == "exec" && i > 3 || i%4 != 0 && strings.Contains(begin, "repeatable") {
 					continue
 				}
 				t.Run(c.name+"/"+mode+"/"+begin, func(t *testing.T) {
@@ -140,14 +141,14 @@ func TestChangedBetweenDecisionAndRun(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					s.overtake(t, conn, c.run, begin != "")
+					s.overtake(t, conn, mode, c.run, begin != "")
 				})
 			}
 		}
 	}
 }
 
-func (s *stale) overtake(t *testing.T, conn *pgx.Conn, run string, inTxn bool) {
+func (s *stale) overtake(t *testing.T, conn *pgx.Conn, mode, run string, inTxn bool) {
 	t.Helper()
 	at := s.srv.LogSize(t)
 	text := "/*marked*/ " + run
@@ -171,11 +172,15 @@ func (s *stale) overtake(t *testing.T, conn *pgx.Conn, run string, inTxn bool) {
 			t.Fatal(err)
 		}
 	}
-	want := "no-destructive"
-	if inTxn {
-		want = "postgres.definitions-changed"
+	want := []string{"no-destructive"}
+	switch {
+	case inTxn:
+		want = []string{"postgres.definitions-changed"}
+	case mode != "simple_protocol":
+		// Not asked again where the target was half way: what it had prepared has another result now (0A000), or it makes a table of one.
+		want = append(want, "postgres.definitions-changed", "0A000")
 	}
-	if codeOf(err) == "" || !strings.Contains(detailOf(err), want) {
+	if !slices.ContainsFunc(want, func(w string) bool { return strings.Contains(codeOf(err)+" "+detailOf(err), w) }) || codeOf(err) == "" {
 		t.Errorf("%v, %s; want %s", err, detailOf(err), want)
 	}
 	if got != "" {
@@ -226,7 +231,7 @@ func TestChangedWhileItWaits(t *testing.T) {
 						committed <- err
 					}()
 				}
-				s.overtake(t, conn, "select id, name from stale.v", begin != "")
+				s.overtake(t, conn, mode, "select id, name from stale.v", begin != "")
 				if err := <-committed; err != nil {
 					t.Fatal(err)
 				}

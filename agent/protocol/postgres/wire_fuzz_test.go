@@ -252,7 +252,7 @@ func FuzzClient(f *testing.F) {
 			defer close(done)
 			in.pump(&scripted{in: &stepped{bytes.NewReader(b), int(step) + 1}}, nil)
 		}()
-		fr := newFront(&link{in: in, conn: &scripted{}, set: &Settings{}}, newRation(memory))
+		fr := newFront(&link{in: in, conn: &scripted{}, set: &Settings{}, q: newQueue('I')}, newRation(memory))
 		for {
 			tag, msg, err := fr.next(context.Background())
 			if err != nil {

@@ -17,6 +17,9 @@ const (
 	mostIterations  = 1_000_000
 )
 
+// maxLogin is how much a target may say in a login: pgconn keeps each setting that is reported. PostgreSQL says about 1 kB.
+const maxLogin = 1 << 20
+
 // What a target may ask for, by the code of its Authentication message (PostgreSQL manual, "Message Formats").
 var challengeNames = map[uint32]string{2: "kerberos", 3: "password", 5: "md5", 7: "gss", 9: "sspi", authSASL: "scram-sha-256"}
 
@@ -32,6 +35,7 @@ type challenges struct {
 	have  int
 	rest  int
 	body  []byte // of an Authentication message
+	said  int
 	asked bool
 	over  bool
 	err   error
@@ -42,6 +46,10 @@ func (c *challenges) Read(b []byte) (int, error) {
 		return 0, c.err
 	}
 	n, err := c.r.Read(b)
+	if c.said += n; c.said > maxLogin && !c.over {
+		c.err = c.refuse("it said more than %d bytes", maxLogin)
+		return 0, c.err
+	}
 	if c.err = c.follow(b[:n]); c.err != nil {
 		return 0, c.err
 	}

@@ -12,6 +12,9 @@
 // SCRAM-SHA-256, with channel binding where it has TLS (SCRAM-SHA-256-PLUS), where the session has a verifier: then the room has proven itself too. The names of user and database in the startup packet are
 // for display; what the room logs in with is the agent's configuration.
 //
+// Target leg: the agent logs in with its own credential. What a target asks for is held against the settings before it is answered; the client
+// is told in the room's words why a login failed, never in the target's. All connections of a session go to the host that it is on.
+//
 // Decisions: a simple Query message is one command, however many statements it holds. Parse is a command that only prepares. Bind is
 // the command that runs, with its parameters, and covers one Execute before the next Sync; every further Execute is a new command.
 // A denial outside a transaction is answered by the room alone; inside a transaction or a pipeline a constant that must fail goes to the target

@@ -28,6 +28,7 @@ var errTarget = errors.New("connection to the target lost")
 
 // targetKey is what a cancel request to the target needs.
 type targetKey struct {
+	host   string // as hosts names it
 	pid    uint32
 	secret []byte
 	tls    *tls.Config
@@ -44,7 +45,7 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 	if err != nil {
 		return 0, fmt.Errorf("login: %w", err)
 	}
-	pg, err := pgconn.ConnectConfig(ctx, cfg)
+	pg, err := connectTo(ctx, cfg)
 	if err != nil {
 		return 0, l.loginFailed(ctx, st, err)
 	}
@@ -71,7 +72,7 @@ func (l *link) login(ctx context.Context, st *startup) (status byte, err error) 
 	}
 	l.role = h.ParameterStatuses["session_authorization"]
 	if cancelShort+len(h.SecretKey) > cancelLong {
-		return 0, fmt.Errorf("login: a cancel key of %d bytes", len(h.SecretKey))
+		return 0, refuseTarget(stateNoAuth, l.s.Target, "it gave a cancel key of %d bytes", len(h.SecretKey))
 	}
 	l.key.pid, l.key.secret = h.PID, h.SecretKey
 	l.pid = h.PID
@@ -105,10 +106,27 @@ func (l *link) loginFailed(ctx context.Context, st *startup, err error) error {
 		}
 		return refuseStart(stateNoAuth, "the agent's log has the reason", "the gate could not log in to target %q", l.s.Target)
 	}
-	if remote := (*net.OpError)(nil); errors.As(err, &remote) && remote.Op == "remote error" { // TLS 1.3 is through before the target has seen a certificate
+	switch network, remote := (net.Error)(nil), (*net.OpError)(nil); {
+	case errors.Is(err, errAttributes):
+		return refuseTarget(stateUnreachable, l.s.Target, "no host of it is %s, as its target_session_attrs demand", l.set.Attributes)
+	case errors.As(err, &remote) && remote.Op == "remote error": // TLS 1.3 is through before the target has seen a certificate
 		return refuseTarget(stateUnreachable, l.s.Target, reasonEnded)
+	case errors.Is(err, errUnreached), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.DeadlineExceeded), errors.As(err, &network):
+		return refuseStart(stateUnreachable, "the agent's log has the reason", "the gate cannot reach target %q", l.s.Target)
 	}
-	return refuseStart(stateUnreachable, "the agent's log has the reason", "the gate cannot reach target %q", l.s.Target)
+	return refuseTarget(stateNoAuth, l.s.Target, "it did not prove itself, or did not keep to the protocol")
+}
+
+var (
+	errUnreached  = errors.New("no connection to the target")
+	errAttributes = errors.New("not a host of that kind")
+)
+
+// dialling marks the context of a login. pgconn dials of its own accord, too, to cancel on a connection that broke; the room does that itself.
+type dialling struct{}
+
+func connectTo(ctx context.Context, cfg *pgconn.Config) (*pgconn.PgConn, error) {
+	return pgconn.ConnectConfig(context.WithValue(ctx, dialling{}, true), cfg)
 }
 
 // config is complete in itself: nothing of the environment (PGHOST, a password file) may choose where the agent logs in.
@@ -134,7 +152,7 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 	}
 	cfg.User, cfg.Password, cfg.Database = l.s.Login.User, l.s.Login.Password.Reveal(), st.database
 	cfg.TLSConfig, cfg.Fallbacks = nil, nil // DialFunc secures the connection, as it does that of a cancel
-	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = attributes[l.set.Attributes], nil, nil, nil
+	cfg.ValidateConnect, cfg.AfterConnect, cfg.AfterNetConnect, cfg.OAuthTokenProvider = l.set.validate(), nil, nil, nil
 	cfg.KerberosSpn, cfg.KerberosSrvName = "", ""
 	cfg.MinProtocolVersion, cfg.MaxProtocolVersion = "3.0", orDefault(l.set.Protocol, "3.0")
 	cfg.ChannelBinding, cfg.RequireAuth = orDefault(l.set.ChannelBinding, "prefer"), strings.Join(l.set.auth(secured), ",")
@@ -146,22 +164,11 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 	dials := l.hosts(cfg, tlsConfig)
 	cfg.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
 		to := dials[addr]
-		if to.dial == nil {
+		if to.dial == nil || ctx.Value(dialling{}) == nil {
 			return nil, fmt.Errorf("%q is no host of the target", addr)
 		}
-		c, err := to.dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if to.tls == nil && !loopback(c) {
-			return nil, errors.Join(errors.New("TLS mode disable is for loopback and unix sockets only"), c.Close())
-		}
-		l.key = targetKey{tls: to.tls, direct: l.set.DirectTLS, dial: to.dial} // of the last one dialled: the one that the login ends on
-		through, err := l.key.secure(ctx, c)
-		if err != nil {
-			return nil, errors.Join(unproven(l.s.Target, err), c.Close())
-		}
-		return through, nil
+		l.key = targetKey{host: addr, tls: to.tls, direct: l.set.DirectTLS, dial: to.dial} // of the last one dialled: the one that the login ends on
+		return l.reach(ctx, &l.key)
 	}
 	cfg.RuntimeParams = map[string]string{"client_encoding": orDefault(st.encoding, "UTF8"), "standard_conforming_strings": "on"}
 	for name, value := range st.settings {
@@ -171,6 +178,22 @@ func (l *link) config(st *startup) (*pgconn.Config, error) {
 		cfg.RuntimeParams["statement_timeout"] = strconv.FormatInt(l.set.Statement.Milliseconds(), 10)
 	}
 	return cfg, nil
+}
+
+// reach makes a connection on which a login may begin.
+func (l *link) reach(ctx context.Context, to *targetKey) (net.Conn, error) {
+	c, err := to.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreached, err)
+	}
+	if to.tls == nil && !loopback(c) {
+		return nil, errors.Join(fmt.Errorf("%w: TLS mode disable is for loopback and unix sockets only", errUnreached), c.Close())
+	}
+	secured, err := to.secure(ctx, c)
+	if err != nil {
+		return nil, errors.Join(unproven(l.s.Target, err), c.Close())
+	}
+	return secured, nil
 }
 
 // hosts gives the target's own address and the further ones names that pgconn can tell apart, and says how each is reached.
@@ -187,6 +210,10 @@ func (l *link) hosts(cfg *pgconn.Config, first *tls.Config) map[string]targetKey
 		dials[name+":5432"] = targetKey{tls: secured, dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{Timeout: hostWait}).DialContext(ctx, "tcp", h.Address)
 		}}
+	}
+	if at, ok := dials[l.at]; ok {
+		cfg.Host, cfg.Fallbacks = strings.TrimSuffix(l.at, ":5432"), nil
+		return map[string]targetKey{l.at: at}
 	}
 	return dials
 }

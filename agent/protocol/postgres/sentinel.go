@@ -15,8 +15,12 @@ import (
 // has such transactions, made when it is needed and closed with the last session that did.
 
 type sentinelOf struct {
-	target         access.TargetName
-	user, database string
+	target               access.TargetName
+	host, user, database string // host as the session's key has it: another of the cluster may not know yet what was changed
+}
+
+func (f *front) sentinelKey() sentinelOf {
+	return sentinelOf{target: f.s.Target, host: f.key.host, user: f.s.Login.User, database: f.st.database}
 }
 
 type sentinels struct {
@@ -60,9 +64,8 @@ func (s *sentinels) leave(ctx context.Context, k sentinelOf, w *sentinel) {
 // lookOutside is look over the room's own connection. What names mean is not asked there, where the search path is another: the guard that
 // goes with the command asks that, and the server answers from what is so now.
 func (f *front) lookOutside(ctx context.Context, r *reliance) (why string, err error) {
-	k := sentinelOf{target: f.s.Target, user: f.s.Login.User, database: f.st.database}
 	if f.sentinel == nil {
-		f.sentinel = f.sentinels.join(k)
+		f.sentinel = f.sentinels.join(f.sentinelKey())
 	}
 	ctx, stop := context.WithTimeout(ctx, orDefault(f.set.Login, loginWait))
 	defer stop()
@@ -98,14 +101,14 @@ func (f *front) lookOutside(ctx context.Context, r *reliance) (why string, err e
 	return changed(rows, res.Err)
 }
 
-// station opens the room's own connection.
+// station opens the room's own connection, to the host that the session is on.
 func (f *front) station(ctx context.Context) (*pgconn.PgConn, error) {
-	l := &link{s: f.s, set: f.set} // its own: the session's cancel key stays what it is
+	l := &link{s: f.s, set: f.set, at: f.key.host} // its own: the session's cancel key stays what it is
 	cfg, err := l.config(&startup{database: f.st.database, settings: map[string]string{"default_transaction_isolation": committed}})
 	if err != nil {
 		return nil, fmt.Errorf("second connection: %w", err)
 	}
-	c, err := pgconn.ConnectConfig(ctx, cfg)
+	c, err := connectTo(ctx, cfg)
 	if err != nil {
 		f.s.Log.Error("second connection to the target failed", "session", f.s.ID, "target", f.s.Target, "error", err)
 		return nil, fmt.Errorf("second connection: %w", err)
@@ -124,6 +127,6 @@ func (f *front) dismiss() {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), farewellWait)
 	defer stop()
-	f.sentinels.leave(ctx, sentinelOf{target: f.s.Target, user: f.s.Login.User, database: f.st.database}, f.sentinel)
+	f.sentinels.leave(ctx, f.sentinelKey(), f.sentinel)
 	f.sentinel = nil
 }

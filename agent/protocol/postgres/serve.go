@@ -85,6 +85,7 @@ type link struct {
 	q    *queue
 	conn net.Conn // to the target
 	key  targetKey
+	at   string // the only host to log in to, as hosts names it; empty: any
 	pid  uint32
 	ours []byte // the secret that the client was told
 

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,6 +49,21 @@ var attributes = map[string]pgconn.ValidateConnectFunc{
 	"primary":        pgconn.ValidateConnectTargetSessionAttrsPrimary,
 	"standby":        pgconn.ValidateConnectTargetSessionAttrsStandby,
 	"prefer-standby": pgconn.ValidateConnectTargetSessionAttrsPreferStandby,
+}
+
+// validate is nil where any host will do.
+func (s *Settings) validate() pgconn.ValidateConnectFunc {
+	check := attributes[s.Attributes]
+	if check == nil {
+		return nil
+	}
+	return func(ctx context.Context, c *pgconn.PgConn) error {
+		err := check(ctx, c)
+		if preferred := (*pgconn.NotPreferredError)(nil); err == nil || errors.As(err, &preferred) {
+			return err // as it is: pgconn comes back to such a host
+		}
+		return fmt.Errorf("%w: %w", errAttributes, err)
+	}
 }
 
 // Check says what is wrong with settings; a configuration is refused with it.

@@ -5,15 +5,18 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/internal/secret"
@@ -122,15 +125,18 @@ var fakeSalt = ",s=" + base64.StdEncoding.EncodeToString([]byte("0123456789abcde
 
 func usual(nonce string) string { return "r=" + nonce + "fake" + fakeSalt + ",i=4096" }
 
-// in is all that a server says to who is in.
-func in() []byte {
-	status := func(name, value string) []byte {
-		b, at := frame(nil, 'S')
-		return seal(appendText(appendText(b, name), value), at)
-	}
+func status(name, value string) []byte {
+	b, at := frame(nil, 'S')
+	return seal(appendText(appendText(b, name), value), at)
+}
+
+const notProven = "did not prove itself"
+
+// in is all that a server says to who is in, with a cancel key of so many bytes.
+func in(size int) []byte {
 	key, at := frame(nil, 'K')
 	return join(asks(authOK, ""), status("client_encoding", "UTF8"), status("standard_conforming_strings", "on"), status("server_version", "18.0"),
-		seal(append(key, 0, 0, 0, 9, 1, 2, 3, 4), at), appendReady(nil, 'I'))
+		seal(append(append(key, 0, 0, 0, 9), make([]byte, size)...), at), appendReady(nil, 'I'))
 }
 
 // What a target asks of the agent without right is refused before any proof leaves, and who did not prove itself is told nothing.
@@ -160,11 +166,11 @@ func TestTargetThatAsksTooMuch(t *testing.T) {
 		{"unknown", Settings{}, true, func(f *fake) { f.say(asks(99, "")) }, "by an unknown method, which", proofless},
 		{"another mechanism", Settings{}, true, func(f *fake) { f.say(asks(authSASL, "OAUTHBEARER\x00\x00")) }, "does not offer SCRAM-SHA-256", proofless},
 		{"no binding offered", bound, true, func(f *fake) { f.say(asks(authSASL, mechanism+"\x00\x00")) }, "channel binding", proofless},
-		{"let in unasked, scram demanded", scramOnly, true, func(f *fake) { f.say(in()) }, "asked for no proof", proofless},
-		{"let in unasked, binding required", bound, true, func(f *fake) { f.say(in()) }, "asked for no proof", proofless},
-		{"ready without a word", Settings{}, false, func(f *fake) { f.say(appendReady(nil, 'I')) }, "", proofless},
-		{"another nonce", Settings{}, false, spoil("r=theirs" + fakeSalt + ",i=4096"), "", unsigned},
-		{"the same nonce", Settings{}, false, spoil("r=NONCE" + fakeSalt + ",i=4096"), "", unsigned},
+		{"let in unasked, scram demanded", scramOnly, true, func(f *fake) { f.say(in(4)) }, "asked for no proof", proofless},
+		{"let in unasked, binding required", bound, true, func(f *fake) { f.say(in(4)) }, "asked for no proof", proofless},
+		{"ready without a word", Settings{}, false, func(f *fake) { f.say(appendReady(nil, 'I')) }, notProven, proofless},
+		{"another nonce", Settings{}, false, spoil("r=theirs" + fakeSalt + ",i=4096"), notProven, unsigned},
+		{"the same nonce", Settings{}, false, spoil("r=NONCE" + fakeSalt + ",i=4096"), notProven, unsigned},
 		{"one iteration", Settings{}, false, spoil("r=NONCEx" + fakeSalt + ",i=1"), "1 iterations", unsigned},
 		{"few iterations", Settings{}, true, spoil("r=NONCEx" + fakeSalt + ",i=4095"), "4095 iterations", unsigned},
 		{"many iterations", Settings{}, false, spoil("r=NONCEx" + fakeSalt + ",i=1000001"), "1000001 iterations", unsigned},
@@ -174,13 +180,13 @@ func TestTargetThatAsksTooMuch(t *testing.T) {
 		{"wrong signature", Settings{}, false, func(f *fake) {
 			f.salted(usual)
 			f.hear()
-			f.say(asks(authFinal, "v="+base64.StdEncoding.EncodeToString(make([]byte, 32))), in())
-		}, "", anything},
+			f.say(asks(authFinal, "v="+base64.StdEncoding.EncodeToString(make([]byte, 32))), in(4))
+		}, notProven, anything},
 		{"no signature", Settings{}, false, func(f *fake) {
 			f.salted(usual)
 			f.hear()
-			f.say(in())
-		}, "", anything},
+			f.say(in(4))
+		}, notProven, anything},
 		{"password after scram", Settings{}, true, func(f *fake) {
 			f.salted(usual)
 			f.hear()
@@ -191,9 +197,17 @@ func TestTargetThatAsksTooMuch(t *testing.T) {
 			f.hear()
 			f.salted(usual)
 		}, "asked for the credential twice", anything},
-		{"a message of no end", Settings{}, false, func(f *fake) { f.say(rawMessage('R', 1<<30, "")) }, "", proofless},
-		{"a message of no length", Settings{}, false, func(f *fake) { f.say(rawMessage('R', 3, "")) }, "", proofless},
+		{"a message of no end", Settings{}, false, func(f *fake) { f.say(rawMessage('R', 1<<30, "")) }, "of 1073741824 bytes", proofless},
+		{"a message of no length", Settings{}, false, func(f *fake) { f.say(rawMessage('R', 3, "")) }, "of 3 bytes", proofless},
 		{"an empty request", Settings{}, false, func(f *fake) { f.say(rawMessage('R', 4, "")) }, "malformed", proofless},
+		{"a message of another kind", Settings{}, false, func(f *fake) { f.say(appendBare(nil, '1')) }, notProven, proofless},
+		{"a cancel key of 300 bytes", Settings{}, false, func(f *fake) { f.say(in(300)) }, "cancel key of 300 bytes", proofless},
+		{"settings without end", Settings{}, false, func(f *fake) {
+			f.say(asks(authOK, ""))
+			for i := range 2 * maxLogin / 1000 {
+				f.say(status("a"+strconv.Itoa(i), strings.Repeat("x", 1000)))
+			}
+		}, "said more than", proofless},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -213,7 +227,7 @@ func TestTargetThatAsksTooMuch(t *testing.T) {
 				s.Dial = dialTo(addr)
 			})
 			_, err := pgx.Connect(t.Context(), h.dsn(""))
-			if code := codeOf(err); code != "28000" && (tt.says != "" || code != "08001") || !strings.Contains(err.Error(), tt.says) {
+			if codeOf(err) != "28000" || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("the client sees %v, want 28000 %q", err, tt.says)
 			}
 			if err != nil && (strings.Contains(err.Error(), legSecret) || strings.Contains(err.Error(), addr)) {
@@ -232,7 +246,7 @@ func TestTargetThatAsksTooMuch(t *testing.T) {
 
 // A fake that says all that a server says passes where nobody demands proof: the cases above are refused for what they name.
 func TestTargetThatLetsIn(t *testing.T) {
-	f := &fake{script: func(f *fake) { f.say(in()) }}
+	f := &fake{script: func(f *fake) { f.say(in(4)) }}
 	addr := serveEach(t, f.serve)
 	h := withSettings(t, Settings{}, func(s *protocol.Session) { s.Dial = dialTo(addr) })
 	c := dialRaw(t, h)
@@ -245,8 +259,27 @@ func TestTargetThatLetsIn(t *testing.T) {
 	})
 }
 
+// The client hears the room's words, never the target's.
+func TestTargetThatTurnsAway(t *testing.T) {
+	for code, want := range map[string]string{"28P01": "28000", "28000": "28000", "42501": "28000", "XX000": "28000", "": "28000",
+		"53300": "53300", "57P03": "57P03", "3D000": "3D000", "22023": "22023"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{script: func(f *fake) {
+				f.say(errorResponse("SFATAL", "VFATAL", "C"+code, "Mcanary at 192.0.2.7", "Dcanary", "Hcanary"))
+			}}
+			addr := serveEach(t, f.serve)
+			h := withSettings(t, Settings{}, func(s *protocol.Session) { s.Dial = dialTo(addr) })
+			_, err := pgx.Connect(t.Context(), h.dsn(""))
+			if pg := (*pgconn.PgError)(nil); !errors.As(err, &pg) || pg.Code != want || strings.Contains(pg.Message+pg.Detail+pg.Hint, "canary") {
+				t.Errorf("got %#v, want %s", pg, want)
+			}
+		})
+	}
+}
+
 func FuzzChallenges(f *testing.F) {
-	f.Add(join(asks(authSASL, mechanism+"\x00\x00"), asks(authContinue, "r=x"+fakeSalt+",i=4096"), asks(authFinal, "v=x"), in()), 3)
+	f.Add(join(asks(authSASL, mechanism+"\x00\x00"), asks(authContinue, "r=x"+fakeSalt+",i=4096"), asks(authFinal, "v=x"), in(4)), 3)
 	f.Add(asks(3, ""), 1)
 	f.Fuzz(func(t *testing.T, b []byte, cut int) {
 		whole := &challenges{r: bytes.NewReader(b), allowed: []string{"scram-sha-256"}}

@@ -17,12 +17,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/postgres/pgtest"
 	"github.com/sallyport/sallyport/internal/secret"
 	"github.com/sallyport/sallyport/localstack/pgserver"
 )
@@ -307,6 +309,39 @@ func TestTargetWithoutTLS(t *testing.T) {
 	}
 	if h.srv.Logged(t, size, "in_the_clear") {
 		t.Error("a login in the clear")
+	}
+}
+
+// The room's second connection goes to the host that the session is on, also where one that comes before it is back.
+func TestSecondConnectionGoesToTheSameHost(t *testing.T) {
+	addr := pgtest.Start(t).Addr
+	var dials atomic.Int32
+	h := withSettings(t, Settings{Hosts: []Host{{Address: addr}}}, func(s *protocol.Session) {
+		s.Dial = func(ctx context.Context) (net.Conn, error) {
+			if dials.Add(1) == 1 {
+				return nil, io.ErrClosedPipe
+			}
+			return dialTo(addr)(ctx)
+		}
+	})
+	c := h.connect("")
+	for _, sql := range []string{"begin isolation level repeatable read", "select count(*) from customers", "rollback"} {
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.room.watch.mu.Lock()
+	defer h.room.watch.mu.Unlock()
+	open := 0
+	for _, w := range h.room.watch.by {
+		w.turn <- struct{}{}
+		if w.conn != nil && !w.conn.IsClosed() {
+			open++
+		}
+		<-w.turn
+	}
+	if open != 1 || dials.Load() != 1 {
+		t.Errorf("%d second connections; the first host was dialled %d times, want once", open, dials.Load())
 	}
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sallyport/sallyport/agent/protocol"
+	"github.com/sallyport/sallyport/agent/protocol/postgres/pgtest"
 	"github.com/sallyport/sallyport/internal/secret"
 )
 
@@ -29,6 +32,11 @@ func serveEach(t *testing.T, one func(net.Conn)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, ln, one)
+}
+
+func serveOn(t *testing.T, ln net.Listener, one func(net.Conn)) string {
+	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -275,6 +283,33 @@ func TestTargetThatTurnsAway(t *testing.T) {
 				t.Errorf("got %#v, want %s", pg, want)
 			}
 		})
+	}
+}
+
+// pgconn dials once more to cancel on a login that broke, which must not happen beside the login to the next host.
+func TestTargetThatBreaksBeforeAnother(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{script: func(f *fake) { f.say([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }}
+	addr := serveOn(t, ln, f.serve)
+	var dials atomic.Int32
+	h := withSettings(t, Settings{Hosts: []Host{{Address: pgtest.Start(t).Addr}}}, func(s *protocol.Session) {
+		s.Dial = func(ctx context.Context) (net.Conn, error) {
+			dials.Add(1)
+			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+		}
+	})
+	c := h.connect("")
+	var n int
+	if err := c.QueryRow(t.Context(), "select 1").Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d, %v", n, err)
+	}
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	if host := h.room.live[c.PgConn().PID()][0].key.host; host != "target1:5432" || dials.Load() != 1 {
+		t.Errorf("the session's key is for %s, and the first host was dialled %d times", host, dials.Load())
 	}
 }
 

@@ -185,7 +185,7 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (10s)
 	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p | tail -1; done; done
 
 .PHONY: oracle
-oracle: deps-test ## what facts say of 50,000 statements against what the server does (SERVER=17): about half an hour; see docs/reference/facts-oracle.md
+oracle: deps-test ## what facts say of 63,000 statements against what the server does (SERVER=17): about twenty minutes; see docs/reference/facts-oracle.md
 	localstack/scripts/postgres.sh $(or $(SERVER),17)
 	ORACLE=all ORACLE_SERVER=$(or $(SERVER),17) go test -count=1 -timeout 100m -parallel 3 -run 'TestOracle' -v ./agent/protocol/postgres
 

@@ -60,7 +60,7 @@ func clientLogs(t testing.TB) map[string][]logged {
 }
 
 // TestOracleClients judges what the suites of drivers, object mappers and PostgreSQL's own programs sent to a server: with ORACLE set to
-// all, everything, otherwise the object mappers.
+// all, everything, otherwise those programs.
 func TestOracleClients(t *testing.T) {
 	all := os.Getenv("ORACLE") == "all"
 	if os.Getenv("ORACLE") != "" {
@@ -68,7 +68,7 @@ func TestOracleClients(t *testing.T) {
 	}
 	logs := clientLogs(t)
 	for _, name := range slices.Sorted(maps.Keys(logs)) {
-		if !all && name != "orms" {
+		if !all && name != "tools" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

@@ -159,7 +159,7 @@ func (o *oracle) permissions(sql string, c access.Command, opaque bool, t *trees
 		f := o.functionName(oid)
 		name := strings.TrimPrefix(f, "pg_catalog.")
 		switch {
-		case f == "", slices.Contains(c.Facts.Functions, f), harmless(name) && name != f, strings.HasPrefix(f, "information_schema."):
+		case f == "", slices.Contains(c.Facts.Functions, f), name != f && slices.Contains(c.Facts.Functions, name), harmless(name) && name != f, strings.HasPrefix(f, "information_schema."):
 		case f == "pg_catalog.set_config" && slices.Contains(c.Facts.Functions, "set_config"): // of another setting, or of one that is not a constant, it is refused
 			o.forgive("set_config that is decided as SET")
 		case oid < 16384 && !strings.Contains(strings.ToLower(sql), name) && slices.ContainsFunc(c.Touches, func(t access.Touch) bool { return t.Effect == access.Write }):

@@ -254,7 +254,7 @@ func TestTargetLogin(t *testing.T) {
 		{name: "certificate, direct", user: "certified", peer: pin, settings: Settings{CertFile: certFile, KeyFile: keyFile, DirectTLS: true}, state: "true|/CN=certified"},
 		{name: "certificate missing", user: "certified", peer: full, code: notIn, says: "could not log in"},
 		{name: "certificate of another authority", user: "certified", peer: full, settings: Settings{CertFile: strangeCert, KeyFile: strangeKey}, code: notIn, says: "could not log in"},
-		{name: "certificate of a namesake", user: "certified", peer: full, settings: Settings{CertFile: doubleCert, KeyFile: doubleKey}, code: notReached, says: "ended TLS"},
+		{name: "certificate of a namesake", user: "certified", peer: full, settings: Settings{CertFile: doubleCert, KeyFile: doubleKey}, code: notReached}, // its last word may be lost with the connection
 		{name: "certificate of somebody else", user: "certified", peer: full, settings: Settings{CertFile: elseCert, KeyFile: elseKey}, code: notIn, says: "could not log in"},
 
 		{name: "scram, binding required", user: "scrammed", peer: full, settings: Settings{ChannelBinding: "require"}, state: "true|"},

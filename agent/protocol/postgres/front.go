@@ -41,9 +41,10 @@ type front struct {
 	temporary bool    // the session has a schema for temporary tables of its own
 
 	// See guard.
-	since            string // the server's snapshot that cat is good for; empty: there is none that says so
-	guards           bool   // the target has the room's question
-	frozen           bool   // what runs sees what was committed when its transaction began
+	since            string  // the server's snapshot that cat is good for; empty: there is none that says so
+	guards           bool    // the target has the room's question
+	giving           *expect // of the message that gave it, until that is known to have done so
+	frozen           bool    // what runs sees what was committed when its transaction began
 	isolationUnknown bool
 	isolationMoved   bool
 	again            bool // what is sent is sent for the second time
@@ -168,6 +169,7 @@ func (f *front) begin(ctx context.Context) error {
 		return err
 	}
 	f.settle()
+	f.gave()
 	if status == statusIdle && f.isolationMoved {
 		f.isolationUnknown, f.isolationMoved = true, false
 	}

@@ -136,8 +136,8 @@ type guarding struct {
 // guard appends the question to what goes to the target. portal names it; the nameless one need not be closed.
 func (f *front) guard(msg []byte, r *reliance, portal string, g *guarding, run *running) ([]byte, error) {
 	if !f.guards {
-		f.guards = true
-		for _, e := range []*expect{{kind: kindClose, hidden: true}, {kind: kindParse, hidden: true}} {
+		f.guards, f.giving = true, &expect{kind: kindParse, hidden: true}
+		for _, e := range []*expect{{kind: kindClose, hidden: true}, f.giving} {
 			if err := f.q.push(e); err != nil {
 				return nil, err
 			}
@@ -154,6 +154,13 @@ func (f *front) guard(msg []byte, r *reliance, portal string, g *guarding, run *
 		msg = appendClose(msg, 'P', portal)
 	}
 	return msg, f.q.push(&expect{kind: kindGuard, hidden: true, simple: portal == "", guarding: g, run: run})
+}
+
+// gave sees, once all is answered, whether the target took the question: it skips it where something before it failed.
+func (f *front) gave() {
+	if f.giving != nil {
+		f.guards, f.giving = f.guards && f.giving.ok, nil
+	}
 }
 
 // ahead is what goes before a Query: locks, then the question.
@@ -307,6 +314,7 @@ func (f *front) mend(ctx context.Context) error {
 	if g == nil {
 		return nil
 	}
+	f.gave()
 	f.stale = f.stale || g.why != ""
 	if g.why == "isolation" {
 		f.isolationUnknown, f.isolationMoved = true, true

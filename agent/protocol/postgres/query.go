@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/internal/access"
@@ -53,6 +55,10 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	if f.seg.status == statusError {
 		p.relies = nil // the target runs nothing but what ends the transaction, and answers no question
 	}
+	if p.relies != nil && f.seg.status == statusIdle && !f.seg.sent && f.pipelines() {
+		first := *p.relies
+		first.apart, p.relies = true, &first
+	}
 	if p.relies != nil && p.relies.apart && !f.seg.sent {
 		why, err := f.look(ctx, p.relies)
 		if err != nil {
@@ -65,6 +71,14 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 		}
 	}
 	return f.permitted(ctx, msg, text, cmd, p, permits[0])
+}
+
+// pipelines says that what goes before a Query begins a transaction that only a Sync ends: then the Query would not be committed by itself.
+// PostgreSQL 15 does not, 18 does.
+func (f *front) pipelines() bool {
+	major, _, _ := strings.Cut(f.statuses["server_version"], ".")
+	n, err := strconv.Atoi(major)
+	return err != nil || n > 15
 }
 
 // permitted runs a Query that was permitted.

@@ -288,3 +288,26 @@ func detailOf(err error) string {
 	}
 	return ""
 }
+
+// The target skips the room's question where something before it fails: then it is given again with the next command.
+func TestQuestionThatWasSkipped(t *testing.T) {
+	s := openStale(t)
+	for _, mode := range []string{"simple_protocol", "exec", "cache_statement"} {
+		for _, first := range []string{"select name from stale.t where id = 'x'", "select nothing from stale.t", "select 1/0 from stale.t"} {
+			t.Run(mode+"/"+first, func(t *testing.T) {
+				s.reset(t, change{})
+				s.onRun = nil
+				conn := s.connect("default_query_exec_mode=" + mode)
+				for range 2 {
+					if _, err := conn.Exec(t.Context(), first); err == nil {
+						t.Fatal("it does not fail")
+					}
+					var name string
+					if err := conn.QueryRow(t.Context(), "select name from stale.t where id = 1").Scan(&name); err != nil || name != "ada" {
+						t.Fatalf("%q, %v", name, err)
+					}
+				}
+			})
+		}
+	}
+}

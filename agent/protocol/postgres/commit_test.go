@@ -12,7 +12,7 @@ import (
 )
 
 // What the room asks beside a Query leaves no transaction open: on every server a statement is committed by itself, also where the client goes
-// right after it. (From version 16 on, extended messages before a Query begin a transaction that only a Sync ends.)
+// right after it. (On version 18, extended messages before a Query begin a transaction that only a Sync ends.)
 func TestAQueryIsCommittedByItself(t *testing.T) {
 	for _, version := range []int{16, 17, 18} {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestAQueryIsCommittedByItself(t *testing.T) {
 			for _, mode := range []string{"simple_protocol", "exec", "cache_statement"} {
 				conn := h.connect("default_query_exec_mode=" + mode)
 				for range 2 {
-					if _, err := conn.Exec(t.Context(), "insert into kept values (1)"); err != nil {
+					if _, err := conn.Exec(t.Context(), "insert into kept values ($1)", 1); err != nil {
 						t.Fatal(err)
 					}
 					if got := conn.PgConn().TxStatus(); got != 'I' {

@@ -14,7 +14,7 @@ import (
 // What a command means is decided from a snapshot of the catalogue, and somebody else may change a definition before it runs. So a question of
 // the room's goes with the command, in its transaction, after what it names is locked (by Bind, or by parsing the text of a Query first): where a
 // definition that the facts rest on is not what it was, the question fails, and the target itself skips the command. Relations cannot change
-// after that until the transaction ends. Functions are not locked by anything: a body may still change between the question and the call.
+// after that until the transaction ends. Before a Query outside a transaction that is so up to version 15 alone: see pipelines. Functions are not locked by anything: a body may still change between the question and the call.
 //
 // Where no transaction with a number of its own has ended since the snapshot was taken nothing can have changed, and the question ends there.
 

@@ -74,7 +74,7 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 }
 
 // pipelines says that what goes before a Query begins a transaction that only a Sync ends: then the Query would not be committed by itself.
-// PostgreSQL 15 does not, 18 does.
+// PostgreSQL 18 does; what is between 15 and that is treated alike. The question then goes by itself, right before the Query, without locks.
 func (f *front) pipelines() bool {
 	major, _, _ := strings.Cut(f.statuses["server_version"], ".")
 	n, err := strconv.Atoi(major)

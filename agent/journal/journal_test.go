@@ -205,7 +205,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestPump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		wake, left, fails := make(chan struct{}, 1), 3, 4
+		wake, delivered, left, fails := make(chan struct{}, 1), make(chan struct{}, 1), 3, 4
 		var pauses []time.Duration
 		p := Pump{
 			Wake: wake, Gather: time.Second, Most: 300 * time.Millisecond,
@@ -214,7 +214,9 @@ func TestPump(t *testing.T) {
 					fails--
 					return true, errors.New("away")
 				}
-				left--
+				if left--; left == 0 {
+					Wake(delivered)
+				}
 				return left > 0, nil
 			},
 			Failed: func(_ error, pause time.Duration) { pauses = append(pauses, pause) },
@@ -224,7 +226,7 @@ func TestPump(t *testing.T) {
 		go func() { defer close(done); p.Run(ctx) }()
 		Wake(wake)
 		Wake(wake)
-		time.Sleep(10 * time.Second)
+		<-delivered
 		synctest.Wait()
 		if want := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 300 * time.Millisecond}; left != 0 || !slices.Equal(pauses, want) {
 			t.Errorf("%d left, pauses of %v", left, pauses)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -371,7 +372,7 @@ func (f *front) replay(ctx context.Context, items []*item) error {
 func (f *front) settled(ctx context.Context) (byte, error) {
 	for {
 		status, err := f.q.settled(ctx, f.in, goneGrace)
-		if err != errBroken { //nolint:errorlint // it is never wrapped
+		if !errors.Is(err, errBroken) {
 			return status, err
 		}
 		if err := f.mend(ctx); err != nil {

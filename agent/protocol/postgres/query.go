@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -121,7 +122,7 @@ func (f *front) send(ctx context.Context, msg []byte, r *running, p plan, g *gua
 	var ahead []byte
 	if p.relies != nil && !p.relies.apart {
 		why, err := f.firm(ctx, p.relies, g, r)
-		if err == errBroken { //nolint:errorlint // it is never wrapped
+		if errors.Is(err, errBroken) {
 			return f.mend(ctx)
 		}
 		if err != nil || why != "" {

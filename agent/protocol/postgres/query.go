@@ -74,8 +74,9 @@ func (f *front) query(ctx context.Context, msg []byte) error {
 	return f.permitted(ctx, msg, text, cmd, p, permits[0])
 }
 
-// pipelines says that what goes before a Query begins a transaction that only a Sync ends: then the Query would not be committed by itself.
-// PostgreSQL 18 does; what is between 15 and that is treated alike. The question then goes by itself, right before the Query, without locks.
+// pipelines says that what goes before a Query begins a transaction that only a Sync ends: then the Query would not be committed by itself, and with
+// a Sync behind it the server gets out of step (XX000). PostgreSQL 18 is so, 15 is not; what is between is treated like 18. The question then goes by
+// itself, right before the Query, without locks.
 func (f *front) pipelines() bool {
 	major, _, _ := strings.Cut(f.statuses["server_version"], ".")
 	n, err := strconv.Atoi(major)

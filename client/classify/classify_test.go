@@ -54,6 +54,8 @@ break: x" text);
 INSERT INTO sales."odd ""name" SELECT 'a' || i || '@example.net', ARRAY['x', 'b@example.net'], '{"iban": "DE89370400440532013000"}', 'c' || i || '@example.net' FROM generate_series(1, 12) i;
 CREATE TABLE sales.templates (email text);
 INSERT INTO sales.templates SELECT 'Dear customer' FROM generate_series(1, 20);
+CREATE TABLE sales.mixed (code bigint);
+INSERT INTO sales.mixed SELECT CASE WHEN i % 10 < 6 THEN 4242424242424242 ELSE i END FROM generate_series(1, 20) i;
 CREATE TABLE sales.empty (email text, "user" text);
 CREATE TABLE sales.masked AS SELECT 'a***@***.com' AS email FROM generate_series(1, 20);
 CREATE TABLE events (at timestamptz, mail text) PARTITION BY RANGE (at);
@@ -146,7 +148,7 @@ func TestScanLeavesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Proposals) != 2 || r.Proposals[0].String() != "sales.empty.email" || r.Known != 4 || r.Columns != 8 {
+	if len(r.Proposals) != 2 || r.Proposals[0].String() != "sales.empty.email" || r.Known != 4 || r.Columns != 9 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -20,15 +20,20 @@ const iterations = 4096
 // and never holds the password.
 func NewPassword() (secret.Secret, *api.Verifier, error) {
 	password := token.NewRandom()
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return secret.Secret{}, nil, fmt.Errorf("make password: %w", err)
-	}
-	v, err := verifier(password, salt, iterations)
+	v, err := NewVerifier(password)
 	if err != nil {
 		return secret.Secret{}, nil, fmt.Errorf("make password: %w", err)
 	}
 	return secret.New(password), v, nil
+}
+
+// NewVerifier makes a password's verifier, under a salt of its own.
+func NewVerifier(password string) (*api.Verifier, error) {
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return nil, err
+	}
+	return verifier(password, salt, iterations)
 }
 
 func verifier(password string, salt []byte, n int) (*api.Verifier, error) {

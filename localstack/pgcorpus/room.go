@@ -4,9 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/pbkdf2"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/postgres"
+	"github.com/sallyport/sallyport/client/endpoint"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/policy"
@@ -140,30 +138,13 @@ type house struct {
 // endpointPassword is what an endpoint tells its caller.
 const endpointPassword = "endpoint" //nolint:gosec // between two ends of a test
 
-// verifierOf is what an endpoint derives from its password (RFC 5803).
-func verifierOf(password string) (*api.Verifier, error) {
-	v := &api.Verifier{Iterations: 4096, Salt: []byte("sixteen bytes of")}
-	salted, err := pbkdf2.Key(sha256.New, password, v.Salt, v.Iterations, sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	key := func(name string) []byte {
-		m := hmac.New(sha256.New, salted)
-		m.Write([]byte(name))
-		return m.Sum(nil)
-	}
-	stored := sha256.Sum256(key("Client Key"))
-	v.StoredKey, v.ServerKey = stored[:], key("Server Key")
-	return v, nil
-}
-
 // openHouse starts it. Upstream is host:port.
 func openHouse(upstream, password, database string, open bool) (*house, error) {
 	bundle, err := loadPolicy(open)
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := verifierOf(endpointPassword)
+	verifier, err := endpoint.NewVerifier(endpointPassword)
 	if err != nil {
 		return nil, err
 	}

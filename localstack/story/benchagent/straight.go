@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/agent/gate"
 	"github.com/sallyport/sallyport/agent/protocol"
 	"github.com/sallyport/sallyport/agent/protocol/postgres"
+	"github.com/sallyport/sallyport/client/endpoint"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/api"
 	"github.com/sallyport/sallyport/internal/policy"
@@ -38,7 +36,7 @@ func straight(ctx context.Context, address, database, user, passwordFile, policy
 	if err != nil {
 		return err
 	}
-	verifier, err := verifierOf(password)
+	verifier, err := endpoint.NewVerifier(password)
 	if err != nil {
 		return err
 	}
@@ -161,24 +159,4 @@ func (nobody) Claim(context.Context, api.ClaimRequest) (api.ClaimResponse, error
 func (nobody) Watch(access.ApprovalID) (<-chan api.Verdict, func()) { return nil, func() {} }
 func (nobody) Start(access.CommandID, string, string) (protocol.Recording, error) {
 	return nil, errors.New("nothing is recorded here")
-}
-
-// verifierOf is a password's SCRAM-SHA-256 verifier (RFC 5803).
-func verifierOf(password string) (*api.Verifier, error) {
-	const iterations = 4096 // as PostgreSQL and PgBouncer have it
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return nil, err
-	}
-	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	mac := func(text string) []byte {
-		h := hmac.New(sha256.New, salted)
-		h.Write([]byte(text))
-		return h.Sum(nil)
-	}
-	stored := sha256.Sum256(mac("Client Key"))
-	return &api.Verifier{Iterations: iterations, Salt: salt, StoredKey: stored[:], ServerKey: mac("Server Key")}, nil
 }

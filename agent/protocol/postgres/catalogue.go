@@ -25,6 +25,7 @@ type catalogue struct {
 	casts     map[string][]string     // type name → functions of user-made casts to it
 	classes   map[string]access.Class // by name
 	guarded   []*relation             // with columns of some class
+	unread    bool                    // a body was locked away: the next session looks again
 	atLarge   []access.ClassUse       // one of each class that has columns, for what is not understood
 	published map[string][]*relation  // what publications hold by name
 	onDefine  []string                // functions of event triggers

@@ -118,13 +118,17 @@ JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid JOIN pg_catalog.pg_namespace n O
 LATERAL pg_catalog.regexp_matches(coalesce(polqual::text, '') || coalesce(polwithcheck::text, ''), ':relid ([0-9]+)', 'g') m`
 	sqlReferences = `SELECT confrelid, conrelid, confdeltype, confupdtype FROM pg_catalog.pg_constraint WHERE contype = 'f'`
 	// Functions that did not come with the server. The body is read for what is written in SQL: its statements are resolved like the
-	// client's. A search path that the function sets for itself begins with '='.
+	// client's. A search path that the function sets for itself begins with '='. The server locks what a body of its own (BEGIN ATOMIC) names
+	// before it shows the body: where somebody else has locked that away, nobody waits for them, and the body stays unread, which is opaque.
 	sqlFunctions = `SELECT CASE n.oid WHEN pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE n.nspname END, p.proname, l.lanname,
 CASE WHEN l.lanname = 'sql' AND p.pronamespace <> 'information_schema'::pg_catalog.regnamespace
-THEN coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) ELSE '' END,
+THEN CASE WHEN p.prosqlbody IS NULL THEN p.prosrc WHEN NOT x.away THEN pg_catalog.pg_get_function_sqlbody(p.oid) ELSE '' END ELSE '' END,
 coalesce((SELECT '=' || pg_catalog.substr(c, 13) FROM pg_catalog.unnest(p.proconfig) c WHERE c LIKE 'search_path=%'), ''),
-CASE WHEN p.prosecdef THEN pg_catalog.pg_get_userbyid(p.proowner)::text ELSE '' END
+CASE WHEN p.prosecdef THEN pg_catalog.pg_get_userbyid(p.proowner)::text ELSE '' END, coalesce(x.away, false)::text
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+LEFT JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_locks k ON k.relation = d.refobjid AND k.locktype = 'relation'
+AND k.mode = 'AccessExclusiveLock' AND k.granted AND k.pid <> pg_catalog.pg_backend_pid() WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+AND d.objid = p.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) AS away WHERE p.prosqlbody IS NOT NULL) x ON true
 WHERE p.oid >= 16384 OR n.nspname <> 'pg_catalog'`
 	sqlBuiltin   = `SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE oid < 16384`
 	sqlOperators = `SELECT o.oprname, n.nspname, pn.nspname, p.proname FROM pg_catalog.pg_operator o
@@ -221,9 +225,10 @@ func (l *loader) relation(s string) *relation { return l.cat.byOID[uint32(l.numb
 func (l *loader) names() {
 	c := l.cat
 	l.each(sqlSchemas, 2, func(r []string) { c.usable[r[0]] = r[1] == "true" })
-	l.each(sqlFunctions, 6, func(r []string) {
+	l.each(sqlFunctions, 7, func(r []string) {
 		c.functions[r[1]] = appendNew(c.functions[r[1]], r[0])
 		f := &routine{relName: relName{r[0], r[1]}, language: r[2], body: r[3], owner: r[5]}
+		c.unread = c.unread || r[6] == "true"
 		f.path, f.ownPath = strings.CutPrefix(r[4], "=")
 		c.routines[f.display()] = append(c.routines[f.display()], f)
 	})

@@ -103,6 +103,8 @@ func (f *front) snapshot(ctx context.Context, mark string) (*catalogue, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.shared.put(k, mark, cat)
+	if !cat.unread {
+		f.shared.put(k, mark, cat)
+	}
 	return cat, nil
 }
